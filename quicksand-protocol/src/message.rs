@@ -1,0 +1,239 @@
+//! Messages: what frames of the kinds hello, welcome, announce, request and reply carry, as [postcard].
+//!
+//! Paths, arguments, environment and user names are bytes: a guest's file names need not be UTF-8.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::frame::MAX_PAYLOAD;
+
+/// Length of a session's nonce in bytes.
+pub const NONCE_LEN: usize = 16;
+
+/// Streams of [`Request::Exec`]; the bulk requests use [`STDIN`](stream::STDIN) into the guest and
+/// [`STDOUT`](stream::STDOUT) out of it.
+pub mod stream {
+    /// Host to guest.
+    pub const STDIN: u8 = 0;
+    /// Guest to host.
+    pub const STDOUT: u8 = 1;
+    /// Guest to host.
+    pub const STDERR: u8 = 2;
+}
+
+/// Opens a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The host's [`VERSION`](crate::VERSION).
+    pub version: u16,
+    /// Fresh random bytes, which the welcome must repeat.
+    pub nonce: [u8; NONCE_LEN],
+}
+
+/// Answers a hello.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The agent's [`VERSION`](crate::VERSION).
+    pub version: u16,
+    /// The hello's nonce.
+    pub nonce: [u8; NONCE_LEN],
+}
+
+/// Says that an agent has started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announce {
+    /// The agent's [`VERSION`](crate::VERSION).
+    pub version: u16,
+}
+
+/// Starts an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Answer at once with [`Done::Nothing`].
+    Ping,
+    /// Run a program; ends with [`Done::Exited`].
+    Exec(Exec),
+    /// Send the bytes of a file on STDOUT; ends with [`Done::Nothing`].
+    ReadFile {
+        /// Absolute path.
+        path: Vec<u8>,
+    },
+    /// Create or truncate a file and fill it from STDIN; ends with [`Done::Nothing`].
+    WriteFile {
+        /// Absolute path. Its directory must exist.
+        path: Vec<u8>,
+        /// Permission bits for a file that did not exist.
+        mode: u32,
+    },
+    /// Unpack a tar from STDIN; ends with [`Done::Nothing`].
+    Upload {
+        /// Absolute path that the tar's root becomes.
+        path: Vec<u8>,
+    },
+    /// Send a file or directory as a tar on STDOUT; ends with [`Done::Nothing`].
+    Download {
+        /// Absolute path that becomes the tar's root.
+        path: Vec<u8>,
+    },
+    /// Take up a life of one's own after a restore; ends with [`Done::Nothing`].
+    Wake(Wake),
+    /// Write everything to disk, so that a freeze of the disk alone holds it; ends with [`Done::Nothing`].
+    Sync,
+}
+
+/// A program to run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments; the program is looked up in `PATH`.
+    pub argv: Vec<Vec<u8>>,
+    /// Variables set on top of the agent's defaults.
+    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Working directory; the user's home where absent.
+    pub current_dir: Option<Vec<u8>>,
+    /// User by name or number; root where absent.
+    pub user: Option<Vec<u8>>,
+    /// Whether STDIN brings its input; else it reads nothing.
+    pub stdin: bool,
+}
+
+/// What makes a restored guest differ from its siblings.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wake {
+    /// Time of day, nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Bytes for the random pool.
+    pub seed: [u8; 32],
+    /// New machine id.
+    pub machine_id: [u8; 16],
+    /// The network it is to have.
+    pub network: Network,
+}
+
+impl std::fmt::Debug for Wake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The seed is a secret of that guest.
+        f.debug_struct("Wake").field("time_ns", &self.time_ns).field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+/// A guest's network after waking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// No interface but loopback.
+    None,
+    /// One interface with a static address.
+    Static {
+        /// Hardware address.
+        mac: [u8; 6],
+        /// IPv4 address.
+        address: [u8; 4],
+        /// Length of the network prefix.
+        prefix: u8,
+        /// Default route.
+        gateway: Option<[u8; 4]>,
+        /// Name server.
+        dns: Option<[u8; 4]>,
+    },
+}
+
+/// Ends an operation.
+pub type Reply = Result<Done, Failure>;
+
+/// How an operation went well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Done {
+    /// There is nothing to tell.
+    Nothing,
+    /// The program ran and ended.
+    Exited(Exit),
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// Killed by this signal.
+    Signal(i32),
+}
+
+/// Why an operation could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The guest kernel's error number, 0 where it was not the kernel's.
+    pub errno: i32,
+    /// What the agent was doing and what came of it.
+    pub message: String,
+}
+
+/// Why bytes are no message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// The message is longer than a frame holds.
+    #[error("send a message: it has {0} bytes, the limit is {MAX_PAYLOAD}")]
+    TooLong(usize),
+    /// The bytes are no such message.
+    #[error("read a message")]
+    Malformed(#[from] postcard::Error),
+    /// Bytes follow the message.
+    #[error("read a message: {0} bytes follow it")]
+    Trailing(usize),
+}
+
+/// The payload that carries `message`.
+///
+/// # Errors
+///
+/// [`MessageError::TooLong`] where it does not fit into a frame, as with a very long command line.
+pub fn to_payload<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
+    let payload = postcard::to_stdvec(message)?;
+    if payload.len() > MAX_PAYLOAD {
+        return Err(MessageError::TooLong(payload.len()));
+    }
+    Ok(payload)
+}
+
+/// The message in a payload.
+///
+/// # Errors
+///
+/// [`MessageError::Malformed`] or [`MessageError::Trailing`] where it is not exactly one.
+pub fn from_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, MessageError> {
+    let (message, rest) = postcard::take_from_bytes(payload)?;
+    if !rest.is_empty() {
+        return Err(MessageError::Trailing(rest.len()));
+    }
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_does_not_fit_is_refused() {
+        let exec = Request::Exec(Exec { argv: vec![vec![b'x'; MAX_PAYLOAD]], ..Exec::default() });
+        assert!(matches!(to_payload(&exec), Err(MessageError::TooLong(_))));
+    }
+
+    #[test]
+    fn bytes_after_a_message_are_refused() {
+        let mut payload = to_payload(&Request::Ping).unwrap();
+        payload.push(0);
+        assert!(matches!(from_payload::<Request>(&payload), Err(MessageError::Trailing(1))));
+    }
+
+    #[test]
+    fn a_claimed_length_allocates_nothing() {
+        // ReadFile with a path of 2^63 bytes.
+        let payload = [2, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        assert!(matches!(from_payload::<Request>(&payload), Err(MessageError::Malformed(_))));
+    }
+
+    #[test]
+    fn the_seed_is_not_printed() {
+        let wake = Wake { time_ns: 1, seed: [0x77; 32], machine_id: [0x66; 16], network: Network::None };
+        let text = format!("{wake:?}");
+        assert!(!text.contains("119") && !text.contains("102"), "{text}");
+    }
+}
