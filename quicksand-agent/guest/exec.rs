@@ -1,0 +1,177 @@
+//! Running a program for the host.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, PipeReader, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStringExt, process::CommandExt, process::ExitStatusExt},
+    },
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::wait::{Id, WaitPidFlag, waitid},
+    unistd::{Gid, Pid},
+};
+use quicksand_protocol::message::{Exec, Exit, Failure, stream};
+
+use crate::{
+    operation::{Operation, Output},
+    serve::STACK,
+    users::{self, User},
+};
+
+/// What every program finds in its environment unless the host sets it: the same in each guest and from run to run, so that
+/// its output can be compared.
+const ENVIRONMENT: [(&str, &str); 4] = [
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("LC_ALL", "C.UTF-8"),
+    ("TERM", "dumb"),
+    ("DEBIAN_FRONTEND", "noninteractive"),
+];
+/// What is still read of a stream after its program has ended, at most: what a pipe can hold. A process left in the background
+/// may keep the pipe open and write for ever.
+const AFTER_EXIT: usize = 64 * 1024;
+
+/// Runs a program until it ends.
+pub(crate) fn run(exec: Exec, operation: &Arc<Operation>) -> Result<Exit, Failure> {
+    let user = users::find(exec.user.as_deref().unwrap_or(b"root"))?;
+    let feed = exec.stdin;
+    let program = exec.argv.first().map(|arg| String::from_utf8_lossy(arg).into_owned()).unwrap_or_default();
+    let mut child = command(exec, &user)?.spawn().map_err(|error| Failure {
+        errno: error.raw_os_error().unwrap_or(0),
+        message: format!("run {program:?}: {error}"),
+    })?;
+    let pid = Pid::from_raw(child.id() as i32);
+    operation.set_group(pid);
+    // The agent's own protection from the guest's memory pressure is not for what it runs.
+    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
+
+    let result = follow(&mut child, pid, feed, operation);
+    operation.forget_group();
+    let status = child.wait();
+    operation.close_input();
+    result.and(status).map(exit_of).map_err(|error| Failure {
+        errno: error.raw_os_error().unwrap_or(0),
+        message: format!("follow {program:?}: {error}"),
+    })
+}
+
+/// Carries the streams until the program has ended. Leaves it unreaped, so that its number stays its own.
+fn follow(child: &mut Child, pid: Pid, feed: bool, operation: &Arc<Operation>) -> io::Result<()> {
+    // Closed when the program has ended, which every pump sees.
+    let (exited, running) = io::pipe()?;
+    let mut pumps = Vec::new();
+    let outputs: [(Option<OwnedFd>, u8); 2] = [
+        (child.stdout.take().map(OwnedFd::from), stream::STDOUT),
+        (child.stderr.take().map(OwnedFd::from), stream::STDERR),
+    ];
+    for (source, number) in outputs {
+        let (Some(source), exited) = (source, exited.try_clone()?) else { continue };
+        let output = operation.output(number);
+        pumps.push(thread::Builder::new().stack_size(STACK).spawn(move || pump(File::from(source), &exited, output))?);
+    }
+    if let (true, Some(mut stdin)) = (feed, child.stdin.take()) {
+        let mut input = operation.input();
+        // Not joined: it ends when the host closes the stream, or the program its end of the pipe.
+        thread::Builder::new().stack_size(STACK).spawn(move || io::copy(&mut input, &mut stdin))?;
+    }
+    while let Err(error) = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+        if error != nix::errno::Errno::EINTR {
+            return Err(error.into());
+        }
+    }
+    drop(running);
+    for pump in pumps {
+        // A pump fails when the host gives the operation up, which the reply says anyway.
+        let _ = pump.join();
+    }
+    Ok(())
+}
+
+/// Sends what the program writes, until the pipe is closed or the program has ended and the pipe is empty.
+fn pump(mut source: File, exited: &PipeReader, mut output: Output) -> io::Result<()> {
+    let mut buffer = vec![0; 32 * 1024];
+    let mut after_exit = 0;
+    while after_exit < AFTER_EXIT {
+        let mut fds = [PollFd::new(source.as_fd(), PollFlags::POLLIN), PollFd::new(exited.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            other => other?,
+        };
+        let [readable, ended] = fds.map(|fd| fd.any().unwrap_or(true));
+        if !readable {
+            break;
+        }
+        let len = source.read(&mut buffer)?;
+        if len == 0 {
+            break;
+        }
+        output.send_or_discard(&buffer[..len])?;
+        if ended {
+            after_exit += len;
+        }
+    }
+    output.flush()
+}
+
+fn command(exec: Exec, user: &User) -> Result<Command, Failure> {
+    let os = OsString::from_vec;
+    let mut argv = exec.argv.into_iter().map(os);
+    let program =
+        argv.next().ok_or_else(|| Failure { errno: 0, message: "run a command: it has no program".into() })?;
+    let mut command = Command::new(program);
+    command
+        .args(argv)
+        .env_clear()
+        .envs(ENVIRONMENT)
+        .env("HOME", &user.home)
+        .env("USER", &user.name)
+        .env("LOGNAME", &user.name)
+        .env("SHELL", &user.shell)
+        .envs(exec.env.into_iter().map(|(name, value)| (os(name), os(value))))
+        .stdin(if exec.stdin { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    match exec.current_dir {
+        Some(directory) => command.current_dir(os(directory)),
+        None if user.home.is_dir() => command.current_dir(&user.home),
+        None => command.current_dir("/"),
+    };
+    if user.uid != 0 {
+        become_user(&mut command, user);
+    }
+    Ok(command)
+}
+
+/// Gives the program the user's identity, with the supplementary groups that the standard library can't set.
+#[allow(unsafe_code)]
+fn become_user(command: &mut Command, user: &User) {
+    let (groups, uid, gid) = (user.groups.iter().copied().map(Gid::from_raw).collect::<Vec<_>>(), user.uid, user.gid);
+    let enter = move || {
+        // Groups first: without root they can't be set. The standard library's own `uid` would come before this.
+        nix::unistd::setgroups(&groups)?;
+        nix::unistd::setgid(Gid::from_raw(gid))?;
+        nix::unistd::setuid(nix::unistd::Uid::from_raw(uid))?;
+        Ok(())
+    };
+    // SAFETY: runs in the child between fork and exec, where only async-signal-safe calls are allowed: these are three system
+    // calls on values made before the fork; nothing is allocated or locked.
+    unsafe {
+        command.pre_exec(enter);
+    }
+}
+
+fn exit_of(status: std::process::ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Code(-1),
+    }
+}

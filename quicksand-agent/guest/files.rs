@@ -1,0 +1,117 @@
+//! Files and directories to and from the host.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::{ffi::OsStrExt, fs::FileTypeExt, fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use quicksand_protocol::message::{Done, Failure, stream};
+
+use crate::operation::Operation;
+
+/// Sends a file's bytes.
+pub(crate) fn read(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Failure> {
+    let path = absolute(path)?;
+    let mut output = operation.output(stream::STDOUT);
+    File::open(&path).and_then(|mut file| copy(&mut file, &mut output)).map_err(|e| failure("read", &path, &e))
+}
+
+/// Fills a file from the host.
+pub(crate) fn write(path: &[u8], mode: u32, operation: &Arc<Operation>) -> Result<Done, Failure> {
+    let path = absolute(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode & 0o7777);
+    options
+        .open(&path)
+        .and_then(|mut file| copy(&mut operation.input(), &mut file))
+        .map_err(|e| failure("write", &path, &e))
+}
+
+/// Unpacks a tar from the host: its root becomes `path`, which is made where it is missing.
+pub(crate) fn unpack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Failure> {
+    let path = absolute(path)?;
+    let unpack = || {
+        let mut archive = tar::Archive::new(operation.input());
+        archive.set_preserve_permissions(true);
+        archive.set_preserve_mtime(true);
+        let mut directories = Vec::new();
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let inner = entry.path()?.into_owned();
+            let target = if inner == Path::new(".") { path.clone() } else { path.join(inner) };
+            if entry.header().entry_type().is_dir() {
+                fs::create_dir_all(&target)?;
+                // Last of all: a directory may be read-only.
+                directories.push((target, entry.header().mode()?));
+            } else {
+                entry.unpack(&target)?;
+            }
+        }
+        for (directory, mode) in directories.iter().rev() {
+            fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(*mode))?;
+        }
+        Ok(Done::Nothing)
+    };
+    unpack().map_err(|e: io::Error| failure("unpack to", &path, &e))
+}
+
+/// Sends a file or directory as a tar whose root it is. Sockets are left out: nothing can be done with a copy of one.
+pub(crate) fn pack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Failure> {
+    let path = absolute(path)?;
+    let pack = || {
+        let output = io::BufWriter::with_capacity(64 * 1024, operation.output(stream::STDOUT));
+        let mut builder = tar::Builder::new(output);
+        builder.follow_symlinks(false);
+        // What the caller names may be a link; what lies below it is copied as it is.
+        let root = fs::canonicalize(&path)?;
+        let mut queue = vec![(root, PathBuf::from("."))];
+        while let Some((source, name)) = queue.pop() {
+            let kind = match fs::symlink_metadata(&source) {
+                Ok(metadata) => metadata.file_type(),
+                // Gone since its directory was read: a live system's logs and pid files do that.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && name != Path::new(".") => continue,
+                Err(e) => return Err(e),
+            };
+            if kind.is_socket() {
+                continue;
+            }
+            builder.append_path_with_name(&source, &name)?;
+            if kind.is_dir() {
+                let mut entries = fs::read_dir(&source)?.collect::<io::Result<Vec<_>>>()?;
+                entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
+                queue.extend(entries.into_iter().map(|entry| (entry.path(), name.join(entry.file_name()))));
+            }
+        }
+        builder.into_inner()?.flush()?;
+        Ok(Done::Nothing)
+    };
+    pack().map_err(|e: io::Error| failure("pack", &path, &e))
+}
+
+fn copy(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<Done> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(Done::Nothing),
+            Ok(len) => to.write_all(&buffer[..len])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn absolute(path: &[u8]) -> Result<PathBuf, Failure> {
+    let path = PathBuf::from(OsStr::from_bytes(path));
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Failure { errno: 0, message: format!("use the path {}: it is not absolute", path.display()) })
+}
+
+fn failure(verb: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure { errno: error.raw_os_error().unwrap_or(0), message: format!("{verb} {}: {error}", path.display()) }
+}

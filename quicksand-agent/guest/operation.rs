@@ -1,0 +1,240 @@
+//! One operation of the host's: its streams, their credit, and what ends it.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use quicksand_protocol::{
+    flow::{ReceiveCredit, SendCredit},
+    frame::{Kind, MAX_PAYLOAD},
+    message::{Done, Failure, Reply, stream, to_payload},
+};
+
+use crate::port::Writer;
+
+/// An operation under way, shared by the threads that carry it out and the one that reads the port.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    id: u32,
+    port: Arc<Writer>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    input: VecDeque<u8>,
+    input_ended: bool,
+    receive: ReceiveCredit,
+    send: [SendCredit; 3],
+    group: Option<Pid>,
+    end: End,
+}
+
+/// Whether an operation is still wanted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum End {
+    #[default]
+    Wanted,
+    /// The host gave it up and waits for its reply.
+    Cancelled,
+    /// Its session is over: nobody listens, but its process may go on.
+    Detached,
+}
+
+impl Operation {
+    pub(crate) fn new(id: u32, port: Arc<Writer>) -> Arc<Operation> {
+        Arc::new(Operation { id, port, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Sends the reply, unless the session is over.
+    pub(crate) fn finish(&self, result: Result<Done, Failure>) {
+        if self.state().end == End::Detached {
+            return;
+        }
+        let reply: Reply = result.map_err(|mut failure| {
+            failure.message = failure.message.chars().take(1024).collect();
+            failure
+        });
+        // A reply is short by construction; a port that can't be written has no one at its other end.
+        if let Ok(payload) = to_payload(&reply) {
+            let _ = self.port.send(Kind::Reply, 0, self.id, &payload);
+        }
+    }
+
+    /// Takes bytes of the input stream from the host.
+    pub(crate) fn data(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        if state.receive.receive(bytes.len()).is_ok() {
+            state.input.extend(bytes);
+        } else {
+            state.end = End::Cancelled;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Takes the end of the input stream from the host.
+    pub(crate) fn eof(&self) {
+        self.state().input_ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Takes credit for an output stream from the host.
+    pub(crate) fn credit(&self, stream: u8, payload: &[u8]) {
+        if let Some(credit) = self.state().send.get_mut(usize::from(stream)) {
+            // The host is trusted; a wrong grant of its would only be refused.
+            let _ = credit.grant(payload);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Ends the operation: its streams fail and its process group is killed.
+    pub(crate) fn cancel(&self) {
+        self.state().end = End::Cancelled;
+        self.signal(Signal::SIGKILL);
+        self.changed.notify_all();
+    }
+
+    /// Lets go of the operation, whose session is over: its output goes nowhere, its process runs on.
+    pub(crate) fn detach(&self) {
+        self.state().end = End::Detached;
+        self.changed.notify_all();
+    }
+
+    /// Sends a signal to the process group, where there is one.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // Under the lock: `forget_group` is called before the leader is reaped, so the number can't be another's by now.
+        if let Some(group) = self.state().group {
+            let _ = killpg(group, signal);
+        }
+    }
+
+    /// Names the process group that signals go to.
+    pub(crate) fn set_group(&self, group: Pid) {
+        let cancelled = {
+            let mut state = self.state();
+            state.group = Some(group);
+            state.end == End::Cancelled
+        };
+        if cancelled {
+            self.signal(Signal::SIGKILL);
+        }
+    }
+
+    /// Forgets the process group, before its leader is reaped.
+    pub(crate) fn forget_group(&self) {
+        self.state().group = None;
+    }
+
+    /// Ends the input for its reader, as when the process that read it has gone.
+    pub(crate) fn close_input(&self) {
+        let mut state = self.state();
+        state.input_ended = true;
+        state.input.clear();
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn input(self: &Arc<Self>) -> Input {
+        Input(Arc::clone(self))
+    }
+
+    pub(crate) fn output(self: &Arc<Self>, stream: u8) -> Output {
+        Output { operation: Arc::clone(self), stream }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn given_up() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the host gave the operation up")
+}
+
+/// The operation's input stream.
+#[derive(Debug)]
+pub(crate) struct Input(Arc<Operation>);
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.0.state();
+        loop {
+            if !state.input.is_empty() {
+                let len = state.input.read(buffer)?;
+                let grant = state.receive.consume(len);
+                drop(state);
+                if let Some(grant) = grant {
+                    self.0.port.send(Kind::Credit, stream::STDIN, self.0.id, &grant)?;
+                }
+                return Ok(len);
+            }
+            if state.input_ended {
+                return Ok(0);
+            }
+            if state.end != End::Wanted {
+                return Err(given_up());
+            }
+            state = self.0.wait(state);
+        }
+    }
+}
+
+/// One of the operation's output streams. Dropping it ends the stream.
+#[derive(Debug)]
+pub(crate) struct Output {
+    operation: Arc<Operation>,
+    stream: u8,
+}
+
+impl Output {
+    /// Sends all of `bytes`, or drops them where the session is over: a process whose host has gone must not block.
+    pub(crate) fn send_or_discard(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.write_all(bytes) {
+            Err(_) if self.operation.state().end == End::Detached => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let mut state = self.operation.state();
+        let len = loop {
+            if state.end != End::Wanted {
+                return Err(given_up());
+            }
+            match state.send[usize::from(self.stream)].take(bytes.len().min(MAX_PAYLOAD)) {
+                0 => state = self.operation.wait(state),
+                len => break len,
+            }
+        };
+        drop(state);
+        self.operation.port.send(Kind::Data, self.stream, self.operation.id, &bytes[..len])?;
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.operation.state().end != End::Detached {
+            let _ = self.operation.port.send(Kind::Eof, self.stream, self.operation.id, &[]);
+        }
+    }
+}

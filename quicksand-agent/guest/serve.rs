@@ -1,0 +1,144 @@
+//! The agent's main loop: frames from the host, each request carried out on a thread of its own.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    fs,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use nix::sys::signal::Signal;
+use quicksand_protocol::{
+    VERSION,
+    frame::{Decoder, Frame, Kind},
+    message::{Announce, Done, Failure, Hello, Request, Welcome, from_payload, to_payload},
+};
+
+use crate::{
+    exec, files,
+    operation::Operation,
+    port::{self, Arrival, Writer},
+    wake,
+};
+
+/// A request's thread copies bytes and starts processes; its buffers are on the heap.
+pub(crate) const STACK: usize = 128 * 1024;
+
+type Operations = Arc<Mutex<HashMap<u32, Arc<Operation>>>>;
+
+/// Serves the host. Returns only if the port failed.
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
+    // The guest's memory may be filled by what it runs; the agent must outlive that to report it.
+    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    let (mut reader, writer) = port::open().map_err(|e| format!("open the port to the host: {e}"))?;
+    let port = Arc::new(writer);
+    port.send(Kind::Announce, 0, 0, &to_payload(&Announce { version: VERSION })?)?;
+
+    let operations = Operations::default();
+    let mut decoder = Decoder::new();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match reader.read(&mut buffer).map_err(|e| format!("read the port to the host: {e}"))? {
+            Arrival::Bytes(len) => decoder.push(&buffer[..len]),
+            Arrival::HostAway => {
+                decoder.reset();
+                detach_all(&operations);
+            }
+        }
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(frame)) => handle(frame, &port, &operations)?,
+                Ok(None) => break,
+                // What an earlier session left in the channel; the next one sends padding first.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn handle(frame: Frame, port: &Arc<Writer>, operations: &Operations) -> Result<(), Box<dyn Error>> {
+    let operation = lock(operations).get(&frame.id).cloned();
+    match (frame.kind, operation) {
+        (Kind::Hello, _) => {
+            if let Ok(hello) = from_payload::<Hello>(&frame.payload) {
+                detach_all(operations);
+                let welcome = Welcome { version: VERSION, nonce: hello.nonce };
+                port.send(Kind::Welcome, 0, 0, &to_payload(&welcome)?)?;
+            }
+        }
+        (Kind::Request, None) => start(frame, port, operations),
+        (Kind::Data, Some(operation)) => operation.data(&frame.payload),
+        (Kind::Eof, Some(operation)) => operation.eof(),
+        (Kind::Credit, Some(operation)) => operation.credit(frame.stream, &frame.payload),
+        (Kind::Cancel, Some(operation)) => operation.cancel(),
+        (Kind::Signal, Some(operation)) => {
+            if let Some(signal) = signal(&frame.payload) {
+                operation.signal(signal);
+            }
+        }
+        // For an operation that has ended meanwhile, or left by an earlier session.
+        _ => {}
+    }
+    Ok(())
+}
+
+fn start(frame: Frame, port: &Arc<Writer>, operations: &Operations) {
+    let id = frame.id;
+    let operation = Operation::new(id, Arc::clone(port));
+    let request = match from_payload::<Request>(&frame.payload) {
+        Ok(Request::Ping) => return operation.finish(Ok(Done::Nothing)),
+        Ok(request) => request,
+        Err(error) => {
+            let message = format!("{error}: the host speaks another version");
+            return operation.finish(Err(Failure { errno: 0, message }));
+        }
+    };
+    lock(operations).insert(id, Arc::clone(&operation));
+    let (worker, registry) = (Arc::clone(&operation), Arc::clone(operations));
+    let spawned = thread::Builder::new().stack_size(STACK).spawn(move || {
+        let result = carry_out(request, &worker);
+        let mut registry = lock(&registry);
+        // A later session may have given the same id to an operation of its own.
+        if registry.get(&id).is_some_and(|current| Arc::ptr_eq(current, &worker)) {
+            registry.remove(&id);
+        }
+        drop(registry);
+        worker.finish(result);
+    });
+    if let Err(error) = spawned {
+        lock(operations).remove(&id);
+        let errno = error.raw_os_error().unwrap_or(0);
+        operation.finish(Err(Failure { errno, message: format!("start a thread: {error}") }));
+    }
+}
+
+fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failure> {
+    match request {
+        Request::Ping => Ok(Done::Nothing),
+        Request::Exec(exec) => exec::run(exec, operation).map(Done::Exited),
+        Request::ReadFile { path } => files::read(&path, operation),
+        Request::WriteFile { path, mode } => files::write(&path, mode, operation),
+        Request::Upload { path } => files::unpack(&path, operation),
+        Request::Download { path } => files::pack(&path, operation),
+        Request::Wake(wake) => wake::wake(&wake),
+        Request::Sync => {
+            nix::unistd::sync();
+            Ok(Done::Nothing)
+        }
+    }
+}
+
+fn signal(payload: &[u8]) -> Option<Signal> {
+    Signal::try_from(i32::from_le_bytes(payload.try_into().ok()?)).ok()
+}
+
+fn detach_all(operations: &Operations) {
+    for (_, operation) in lock(operations).drain() {
+        operation.detach();
+    }
+}
+
+fn lock(operations: &Operations) -> std::sync::MutexGuard<'_, HashMap<u32, Arc<Operation>>> {
+    operations.lock().unwrap_or_else(PoisonError::into_inner)
+}
