@@ -4,9 +4,11 @@
 //!
 //! - [`qemu`]: a QEMU process that can't outlive its owner, and its control channel;
 //! - [`memory`]: a running machine's memory, taken out of its process;
+//! - [`guest`]: a session with the agent in a guest;
 //! - [`initramfs`]: the archive that a guest starts from;
 //! - [`Size`]: amounts of memory and disk as people write them.
 
+pub mod guest;
 pub mod initramfs;
 pub mod memory;
 pub mod qemu;

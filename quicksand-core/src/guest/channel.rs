@@ -1,0 +1,584 @@
+//! A session with the agent in a guest: operations by id over one socket.
+//!
+//! The guest is hostile: what it sends is checked here, and whatever breaks a rule of the protocol ends the session.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use quicksand_protocol::{
+    VERSION,
+    flow::FlowError,
+    frame::{self, Decoder, Frame, FrameError, HEADER_LEN, Kind},
+    message::{
+        Announce, Done, Failure, Hello, MessageError, NONCE_LEN, Reply, Request, Welcome, from_payload, stream,
+        to_payload,
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::streams::{GuestReader, GuestWriter, Incoming, Outgoing};
+
+/// Why a guest could not be talked to.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChannelError {
+    /// The guest or its QEMU has gone, or the session was closed.
+    #[error("talk to the guest: the channel is closed")]
+    Closed,
+    /// The guest rebooted, or its agent was started again; what was under way is lost.
+    #[error("talk to the guest: its agent was started again, as by a reboot")]
+    Restarted,
+    /// The guest did not answer in time.
+    #[error("get an answer from the guest within {} ms", .0.as_millis())]
+    NoAnswer(Duration),
+    /// The guest's agent is of another version.
+    #[error("talk to the guest: its agent speaks version {guest} of the protocol and we speak {VERSION}")]
+    Version {
+        /// The agent's version.
+        guest: u16,
+    },
+    /// The guest broke the protocol.
+    #[error("trust the guest: {0}")]
+    Violation(String),
+    /// The request does not fit into a message.
+    #[error("send a request to the guest: {0}")]
+    TooLarge(String),
+    /// The guest tried and failed.
+    #[error("{message} (in the guest)")]
+    Guest {
+        /// The guest kernel's error number, 0 where it was not the kernel's.
+        errno: i32,
+        /// The agent's words.
+        message: String,
+    },
+}
+
+/// How the guest at the other end came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// It boots; its agent will announce itself.
+    Boot,
+    /// It was restored from a frozen state, in which its agent was already there.
+    Restored,
+}
+
+/// A session.
+#[derive(Debug)]
+pub struct Channel {
+    shared: Arc<Shared>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+/// What the tasks and every operation share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    outbox: mpsc::UnboundedSender<Vec<u8>>,
+    state: Mutex<State>,
+    last_id: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    operations: HashMap<u32, Entry>,
+    /// Why the session is over, once it is.
+    over: Option<ChannelError>,
+}
+
+/// An operation, as the reading task sees it.
+#[derive(Debug)]
+struct Entry {
+    reply: oneshot::Sender<Result<Done, ChannelError>>,
+    outputs: [Incoming; 2],
+    input: Arc<Outgoing>,
+}
+
+/// An operation under way. Dropping it before its [`reply`](Operation::reply) cancels it in the guest.
+#[derive(Debug)]
+pub struct Operation {
+    id: u32,
+    shared: Arc<Shared>,
+    reply: oneshot::Receiver<Result<Done, ChannelError>>,
+    replied: bool,
+    /// Into the guest.
+    pub stdin: GuestWriter,
+    /// Out of the guest.
+    pub stdout: GuestReader,
+    /// Out of the guest.
+    pub stderr: GuestReader,
+}
+
+impl Channel {
+    /// Opens a session on our end of the agent's socket.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`], with [`ChannelError::NoAnswer`] where the agent is not there within `patience`.
+    pub async fn open(socket: UnixStream, opening: Opening, patience: Duration) -> Result<Channel, ChannelError> {
+        let (mut reader, mut writer) = socket.into_split();
+        let opened = timeout(patience, handshake(&mut reader, &mut writer, opening)).await;
+        let rest = opened.map_err(|_| ChannelError::NoAnswer(patience))??;
+
+        let (outbox, letters) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared { outbox, state: Mutex::default(), last_id: AtomicU32::new(0) });
+        let reading = tokio::spawn(read(reader, rest, Arc::clone(&shared)));
+        let writing = tokio::spawn(write(writer, letters, Arc::clone(&shared)));
+        Ok(Channel { shared, tasks: [reading, writing] })
+    }
+
+    /// Starts an operation.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] where the request is too large or the session over.
+    pub fn start(&self, request: &Request) -> Result<Operation, ChannelError> {
+        let payload = to_payload(request).map_err(|e| ChannelError::TooLarge(e.to_string()))?;
+        let id = self.shared.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let (reply, replied) = oneshot::channel();
+        let (stdout, stdout_reader) = Incoming::new(id, stream::STDOUT, &self.shared);
+        let (stderr, stderr_reader) = Incoming::new(id, stream::STDERR, &self.shared);
+        let input = Arc::new(Outgoing::default());
+        {
+            let mut state = self.shared.state();
+            if let Some(error) = &state.over {
+                return Err(error.clone());
+            }
+            state.operations.insert(id, Entry { reply, outputs: [stdout, stderr], input: Arc::clone(&input) });
+        }
+        self.shared.send(Kind::Request, 0, id, &payload);
+        Ok(Operation {
+            id,
+            reply: replied,
+            replied: false,
+            stdin: GuestWriter::new(id, input, &self.shared),
+            stdout: stdout_reader,
+            stderr: stderr_reader,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    /// Carries out an operation without streams.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`], with [`ChannelError::NoAnswer`] where there is no reply within `patience`.
+    pub async fn request(&self, request: &Request, patience: Duration) -> Result<Done, ChannelError> {
+        let mut operation = self.start(request)?;
+        timeout(patience, operation.reply()).await.map_err(|_| ChannelError::NoAnswer(patience))?
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.shared.end(ChannelError::Closed);
+    }
+}
+
+impl Operation {
+    /// Waits for the operation's end. To be called once.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError::Guest`] where the guest tried and failed; others where the session is over.
+    pub async fn reply(&mut self) -> Result<Done, ChannelError> {
+        let reply = (&mut self.reply).await.unwrap_or(Err(ChannelError::Closed));
+        self.replied = true;
+        reply
+    }
+
+    /// Sends a signal to the operation's process group, where it has one.
+    pub fn signal(&self, signal: i32) {
+        self.shared.send(Kind::Signal, 0, self.id, &signal.to_le_bytes());
+    }
+
+    /// Ends the operation: its process group is killed. It still gets its reply.
+    pub fn cancel(&self) {
+        self.shared.send(Kind::Cancel, 0, self.id, &[]);
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if !self.replied {
+            self.cancel();
+        }
+    }
+}
+
+impl Shared {
+    /// Queues a frame. What is queued is bounded by the credit of the streams and by what callers ask.
+    pub(super) fn send(&self, kind: Kind, stream: u8, id: u32, payload: &[u8]) {
+        let mut bytes = Vec::new();
+        frame::encode(kind, stream, id, payload, &mut bytes).expect("payloads are cut to the frame's limit");
+        // Fails once the session is over, which every operation is told by itself.
+        let _ = self.outbox.send(bytes);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the session: every operation under way fails with `error`, and so does every later one.
+    fn end(&self, error: ChannelError) {
+        let operations = {
+            let mut state = self.state();
+            state.over.get_or_insert_with(|| error.clone());
+            std::mem::take(&mut state.operations)
+        };
+        for (_, entry) in operations {
+            entry.input.close();
+            let _ = entry.reply.send(Err(error.clone()));
+        }
+    }
+
+    fn handle(&self, frame: Frame) -> Result<(), ChannelError> {
+        let mut state = self.state();
+        if frame.kind == Kind::Announce {
+            return Err(ChannelError::Restarted);
+        }
+        if frame.kind == Kind::Reply {
+            let reply: Reply = from_payload(&frame.payload).map_err(violation)?;
+            // An operation that is unknown has been given up on.
+            if let Some(entry) = state.operations.remove(&frame.id) {
+                entry.input.close();
+                let reply = reply.map_err(|Failure { errno, message }| ChannelError::Guest { errno, message });
+                let _ = entry.reply.send(reply);
+            }
+            return Ok(());
+        }
+        let Some(entry) = state.operations.get_mut(&frame.id) else {
+            return Ok(());
+        };
+        let output = match frame.stream {
+            stream::STDOUT => Some(&mut entry.outputs[0]),
+            stream::STDERR => Some(&mut entry.outputs[1]),
+            _ => None,
+        };
+        match (frame.kind, output) {
+            (Kind::Data, Some(output)) => {
+                if let Some(grant) = output.data(frame.payload).map_err(flow_violation)? {
+                    self.send(Kind::Credit, frame.stream, frame.id, &grant);
+                }
+                Ok(())
+            }
+            (Kind::Eof, Some(output)) => {
+                output.end();
+                Ok(())
+            }
+            (Kind::Credit, _) if frame.stream == stream::STDIN => {
+                entry.input.grant(&frame.payload).map_err(flow_violation)
+            }
+            (kind, _) => Err(violation(format!("it sent a frame {kind:?} on stream {}", frame.stream))),
+        }
+    }
+}
+
+fn violation(what: impl std::fmt::Display) -> ChannelError {
+    ChannelError::Violation(what.to_string())
+}
+
+fn flow_violation(error: FlowError) -> ChannelError {
+    violation(format!("it made us fail to {error}"))
+}
+
+impl From<FrameError> for ChannelError {
+    fn from(error: FrameError) -> Self {
+        violation(format!("it made us fail to {error}"))
+    }
+}
+
+impl From<MessageError> for ChannelError {
+    fn from(error: MessageError) -> Self {
+        violation(format!("it made us fail to {error}"))
+    }
+}
+
+impl From<io::Error> for ChannelError {
+    fn from(_: io::Error) -> Self {
+        ChannelError::Closed
+    }
+}
+
+/// Agrees on a session. Returns what came behind the welcome.
+async fn handshake(
+    reader: &mut OwnedReadHalf,
+    writer: &mut OwnedWriteHalf,
+    opening: Opening,
+) -> Result<Vec<u8>, ChannelError> {
+    match opening {
+        Opening::Boot => await_announce(reader).await?,
+        // The guest may have been frozen in the middle of a frame.
+        Opening::Restored => writer.write_all(&frame::flush_padding()).await?,
+    }
+    let mut nonce = [0; NONCE_LEN];
+    getrandom::fill(&mut nonce).map_err(violation)?;
+    let mut hello = Vec::new();
+    frame::encode(Kind::Hello, 0, 0, &to_payload(&Hello { version: VERSION, nonce })?, &mut hello)?;
+    writer.write_all(&hello).await?;
+
+    // Whatever comes before our nonce was said in an earlier session, and may be a part of anything.
+    let mut seen: Vec<u8> = Vec::new();
+    loop {
+        if let Some(at) = seen.windows(NONCE_LEN).position(|window| window == nonce) {
+            let rest = seen.split_off(at + NONCE_LEN);
+            return check_welcome(&seen).map(|()| rest);
+        }
+        // A welcome is shorter than this, so what is dropped can't be a part of it.
+        let keep = seen.len().min(2 * HEADER_LEN + NONCE_LEN);
+        seen.drain(..seen.len() - keep);
+        if reader.read_buf(&mut seen).await? == 0 {
+            return Err(ChannelError::Closed);
+        }
+    }
+}
+
+/// Checks the welcome that `bytes` end with.
+fn check_welcome(bytes: &[u8]) -> Result<(), ChannelError> {
+    let start = [frame::MAGIC, Kind::Welcome as u8, 0, 0];
+    let at = bytes.windows(start.len()).rposition(|window| window == start);
+    let payload =
+        at.and_then(|at| bytes.get(at + HEADER_LEN..)).ok_or_else(|| violation("its welcome has no header"))?;
+    match from_payload::<Welcome>(payload)?.version {
+        VERSION => Ok(()),
+        guest => Err(ChannelError::Version { guest }),
+    }
+}
+
+async fn await_announce(reader: &mut OwnedReadHalf) -> Result<(), ChannelError> {
+    let mut decoder = Decoder::new();
+    let mut buffer = Vec::with_capacity(4096);
+    loop {
+        while let Some(frame) = decoder.next_frame()? {
+            if frame.kind == Kind::Announce {
+                return match from_payload::<Announce>(&frame.payload)?.version {
+                    VERSION => Ok(()),
+                    guest => Err(ChannelError::Version { guest }),
+                };
+            }
+        }
+        buffer.clear();
+        if reader.read_buf(&mut buffer).await? == 0 {
+            return Err(ChannelError::Closed);
+        }
+        decoder.push(&buffer);
+    }
+}
+
+async fn read(mut reader: OwnedReadHalf, rest: Vec<u8>, shared: Arc<Shared>) {
+    let work = async {
+        let mut decoder = Decoder::new();
+        let mut buffer = rest;
+        buffer.reserve(256 * 1024);
+        loop {
+            decoder.push(&buffer);
+            while let Some(frame) = decoder.next_frame()? {
+                shared.handle(frame)?;
+            }
+            buffer.clear();
+            if reader.read_buf(&mut buffer).await? == 0 {
+                return Err(ChannelError::Closed);
+            }
+        }
+    };
+    let Err::<std::convert::Infallible, _>(error) = work.await;
+    tracing::debug!(target: "quicksand::channel", %error, "session over");
+    shared.end(error);
+}
+
+async fn write(mut writer: OwnedWriteHalf, mut letters: mpsc::UnboundedReceiver<Vec<u8>>, shared: Arc<Shared>) {
+    while let Some(bytes) = letters.recv().await {
+        if writer.write_all(&bytes).await.is_err() {
+            return shared.end(ChannelError::Closed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quicksand_protocol::{flow::WINDOW, message::Exit};
+    use tokio::io::AsyncRead;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// A guest that says what a test has it say: a real one breaks no rules.
+    struct FakeGuest {
+        socket: UnixStream,
+        decoder: Decoder,
+    }
+
+    impl FakeGuest {
+        async fn next(&mut self) -> Frame {
+            loop {
+                if let Some(frame) = self.decoder.next_frame().unwrap() {
+                    return frame;
+                }
+                let mut buffer = Vec::new();
+                assert_ne!(self.socket.read_buf(&mut buffer).await.unwrap(), 0, "the host hung up");
+                self.decoder.push(&buffer);
+            }
+        }
+
+        async fn say(&mut self, kind: Kind, stream: u8, id: u32, payload: &[u8]) {
+            let mut bytes = Vec::new();
+            frame::encode(kind, stream, id, payload, &mut bytes).unwrap();
+            self.socket.write_all(&bytes).await.unwrap();
+        }
+
+        async fn welcome(&mut self, version: u16) {
+            let hello: Hello = from_payload(&self.next().await.payload).unwrap();
+            let welcome = to_payload(&Welcome { version, nonce: hello.nonce }).unwrap();
+            self.say(Kind::Welcome, 0, 0, &welcome).await;
+        }
+
+        async fn reply(&mut self, id: u32, reply: Reply) {
+            self.say(Kind::Reply, 0, id, &to_payload(&reply).unwrap()).await;
+        }
+    }
+
+    fn pair() -> (FakeGuest, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (FakeGuest { socket: theirs, decoder: Decoder::new() }, ours)
+    }
+
+    async fn session() -> (FakeGuest, Channel) {
+        let (mut guest, socket) = pair();
+        let (channel, ()) = tokio::join!(Channel::open(socket, Opening::Restored, SOON), guest.welcome(VERSION));
+        (guest, channel.unwrap())
+    }
+
+    async fn read_all(reader: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        timeout(SOON, reader.read_to_end(&mut bytes)).await.unwrap().unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn replies_find_their_operations_in_any_order() {
+        let (mut guest, channel) = session().await;
+        let mut operations = [Request::Ping, Request::Sync].map(|request| channel.start(&request).unwrap());
+        let ids = [guest.next().await.id, guest.next().await.id];
+        guest.reply(ids[1], Ok(Done::Exited(Exit::Code(7)))).await;
+        guest.reply(ids[0], Err(Failure { errno: 2, message: "read /x".into() })).await;
+        assert_eq!(operations[1].reply().await.unwrap(), Done::Exited(Exit::Code(7)));
+        assert!(matches!(operations[0].reply().await, Err(ChannelError::Guest { errno: 2, .. })));
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_session_left_is_skipped() {
+        let (mut guest, socket) = pair();
+        let speak = async {
+            guest
+                .socket
+                .write_all(&[&[frame::MAGIC, Kind::Welcome as u8, 0, 0][..], &[0xff; 90_000]].concat())
+                .await
+                .unwrap();
+            guest.welcome(VERSION).await;
+            guest.reply(1, Ok(Done::Nothing)).await;
+        };
+        let (channel, ()) = tokio::join!(Channel::open(socket, Opening::Restored, SOON), speak);
+        channel.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_silent_guest_and_another_version_are_told() {
+        let (_guest, socket) = pair();
+        let error = Channel::open(socket, Opening::Boot, Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(error.to_string(), "get an answer from the guest within 50 ms");
+        let (mut guest, socket) = pair();
+        let (channel, ()) = tokio::join!(Channel::open(socket, Opening::Restored, SOON), guest.welcome(VERSION + 1));
+        assert!(matches!(channel.unwrap_err(), ChannelError::Version { guest } if guest == VERSION + 1));
+    }
+
+    #[tokio::test]
+    async fn more_than_the_window_is_a_violation() {
+        let (mut guest, channel) = session().await;
+        let mut operation = channel.start(&Request::Ping).unwrap();
+        let id = guest.next().await.id;
+        for _ in 0..=WINDOW as usize / frame::MAX_PAYLOAD {
+            guest.say(Kind::Data, stream::STDOUT, id, &[1; frame::MAX_PAYLOAD]).await;
+        }
+        assert!(matches!(operation.reply().await, Err(ChannelError::Violation(_))));
+        assert!(matches!(channel.start(&Request::Ping), Err(ChannelError::Violation(_))));
+    }
+
+    #[tokio::test]
+    async fn reading_grants_credit_and_so_does_not_reading() {
+        let (mut guest, channel) = session().await;
+        let mut operation = channel.start(&Request::Ping).unwrap();
+        let id = guest.next().await.id;
+        let quarter = vec![5; WINDOW as usize / 4 / 2];
+        for _ in 0..2 {
+            guest.say(Kind::Data, stream::STDOUT, id, &quarter).await;
+        }
+        guest.say(Kind::Eof, stream::STDOUT, id, &[]).await;
+        assert_eq!(read_all(&mut operation.stdout).await, quarter.repeat(2));
+        let credit = guest.next().await;
+        assert_eq!(
+            (credit.kind, credit.stream, &credit.payload[..]),
+            (Kind::Credit, 1, &(WINDOW / 4).to_le_bytes()[..])
+        );
+
+        let Operation { stderr, .. } = &mut operation;
+        drop(std::mem::replace(stderr, Incoming::new(0, 0, &channel.shared).1));
+        for _ in 0..2 {
+            guest.say(Kind::Data, stream::STDERR, id, &quarter).await;
+        }
+        assert_eq!((guest.next().await.stream, operation.replied), (stream::STDERR, false));
+    }
+
+    #[tokio::test]
+    async fn writing_stops_at_the_window_until_granted() {
+        let (mut guest, channel) = session().await;
+        let mut operation = channel.start(&Request::Ping).unwrap();
+        let id = guest.next().await.id;
+        let bytes = vec![9; WINDOW as usize + 1];
+        let mut write = Box::pin(operation.stdin.write_all(&bytes));
+        assert!(timeout(Duration::from_millis(50), &mut write).await.is_err());
+        guest.say(Kind::Credit, stream::STDIN, id, &1u32.to_le_bytes()).await;
+        timeout(SOON, &mut write).await.unwrap().unwrap();
+        drop(write);
+        // The reply closes the stream: there is no one left to read it.
+        guest.reply(id, Ok(Done::Nothing)).await;
+        operation.reply().await.unwrap();
+        assert_eq!(operation.stdin.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_operation_is_cancelled() {
+        let (mut guest, channel) = session().await;
+        drop(channel.start(&Request::Ping).unwrap());
+        let kinds = [guest.next().await.kind, guest.next().await.kind];
+        assert_eq!(kinds, [Kind::Request, Kind::Cancel]);
+    }
+
+    #[tokio::test]
+    async fn a_reboot_and_a_hang_up_end_what_is_under_way() {
+        let (mut guest, channel) = session().await;
+        let mut operation = channel.start(&Request::Ping).unwrap();
+        guest.say(Kind::Announce, 0, 0, &to_payload(&Announce { version: VERSION }).unwrap()).await;
+        assert!(matches!(operation.reply().await, Err(ChannelError::Restarted)));
+        assert_eq!(read_all(&mut operation.stdout).await, b"");
+
+        let (guest, channel) = session().await;
+        let waiting = channel.request(&Request::Ping, SOON);
+        drop(guest);
+        assert!(matches!(waiting.await, Err(ChannelError::Closed)));
+    }
+}
