@@ -3,7 +3,12 @@
 //! Cargo has no stable way to depend on another package's executable, so this runs cargo once more on this very package
 //! with the feature `guest`, in a target directory of its own (the outer one is locked).
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    hash::{DefaultHasher, Hasher},
+    path::PathBuf,
+    process::Command,
+};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -48,6 +53,12 @@ fn main() {
          archive (Debian: libc6-dev, Fedora: glibc-static)"
     );
     let built = target_dir.join(&target).join("release").join("quicksand-agent");
-    fs::copy(&built, out_dir.join("quicksand-agent"))
-        .unwrap_or_else(|e| panic!("failed to copy {}: {e}", built.display()));
+    let bytes = fs::read(&built).unwrap_or_else(|e| panic!("failed to read {}: {e}", built.display()));
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    let write = |name: &str, content: &[u8]| {
+        fs::write(out_dir.join(name), content).unwrap_or_else(|e| panic!("failed to write {name}: {e}"));
+    };
+    write("quicksand-agent", &bytes);
+    write("quicksand-agent.id", format!("{:016x}", hasher.finish()).as_bytes());
 }

@@ -14,6 +14,7 @@ use std::{
 use nix::{
     kmod::{ModuleInitFlags, finit_module},
     mount::{MsFlags, mount},
+    sys::reboot::{RebootMode, reboot},
 };
 
 /// Kernel modules in the order to load them, one path in `/modules` a line.
@@ -29,9 +30,14 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         mount(Some(kind), target, Some(kind), MsFlags::empty(), None::<&str>)
             .map_err(|e| format!("mount {kind} on {target}: {e}"))?;
     }
+    let options = fs::read_to_string("/proc/cmdline")?;
+    if options.split_ascii_whitespace().any(|word| word == "quicksand.probe") {
+        // All that is asked is whether a kernel comes this far.
+        println!("quicksand: probe");
+        return Err(format!("switch off: {}", reboot(RebootMode::RB_POWER_OFF).unwrap_err()).into());
+    }
     load_modules()?;
 
-    let options = fs::read_to_string("/proc/cmdline")?;
     let option = |name: &str| options.split_ascii_whitespace().find_map(|word| word.strip_prefix(name));
     let disk = option("quicksand.root=").unwrap_or("/dev/vda");
     let kind = option("quicksand.fstype=").unwrap_or("ext4");

@@ -9,6 +9,11 @@
 #[cfg(not(feature = "guest"))]
 pub const BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/quicksand-agent"));
 
+/// Tells this agent from every other build of it. Made when it was built, since hashing it at every start would take longer
+/// than the start.
+#[cfg(not(feature = "guest"))]
+pub const ID: &str = include_str!(concat!(env!("OUT_DIR"), "/quicksand-agent.id"));
+
 #[cfg(all(test, not(feature = "guest")))]
 mod tests {
     use super::BYTES;

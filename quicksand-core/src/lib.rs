@@ -1,17 +1,45 @@
 //! Starts, freezes, clones and talks to virtual machines: the library under `quicksand`.
 //!
-//! What is here so far are the parts that the rest stands on:
+//! A [`Sandbox`] is a virtual machine of one's own, cloned from a frozen state. The parts it is made of, from the bottom up:
 //!
+//! - [`cache`]: the user's cache directory, its locks, and things that are whole or absent;
+//! - [`image`]: disks with an operating system, and how they are made;
+//! - [`initramfs`]: the archive that a guest starts from;
 //! - [`qemu`]: a QEMU process that can't outlive its owner, and its control channel;
 //! - [`memory`]: a running machine's memory, taken out of its process;
 //! - [`guest`]: a session with the agent in a guest;
-//! - [`initramfs`]: the archive that a guest starts from;
-//! - [`Size`]: amounts of memory and disk as people write them.
+//! - `machine`: what a machine consists of, and the command line that makes it;
+//! - `vm`: a running machine, its start and its freeze;
+//! - `state`: frozen machines on disk;
+//! - `source`: what a sandbox starts from, and the warm state that belongs to it.
 
+mod accel;
+pub mod cache;
+mod command;
+mod error;
+mod files;
 pub mod guest;
+mod host;
+pub mod image;
 pub mod initramfs;
+mod machine;
 pub mod memory;
+mod progress;
 pub mod qemu;
+mod random;
+mod sandbox;
 mod size;
+mod source;
+mod state;
+mod vm;
 
+pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitStatus, Output};
+pub use error::{Error, Result};
+pub use machine::{Accel, Accelerator, NetworkMode};
+pub use progress::{Progress, Reporter};
+pub use sandbox::{
+    DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Sandbox, SandboxBuilder, SaveReport, StartKind, StartReport, source_identity,
+};
 pub use size::{ParseSizeError, Size};
+pub use state::StateError;
+pub use vm::{Stage, StartCause, StartError};

@@ -32,6 +32,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::random;
+
 use super::streams::{GuestReader, GuestWriter, Incoming, Outgoing};
 
 /// Why a guest could not be talked to.
@@ -115,12 +117,12 @@ pub struct Operation {
     shared: Arc<Shared>,
     reply: oneshot::Receiver<Result<Done, ChannelError>>,
     replied: bool,
-    /// Into the guest.
-    pub stdin: GuestWriter,
-    /// Out of the guest.
-    pub stdout: GuestReader,
-    /// Out of the guest.
-    pub stderr: GuestReader,
+    /// Into the guest; to be taken by whoever writes it. Left here, it ends with the operation.
+    pub stdin: Option<GuestWriter>,
+    /// Out of the guest; to be taken by whoever reads it.
+    pub stdout: Option<GuestReader>,
+    /// Out of the guest; to be taken by whoever reads it.
+    pub stderr: Option<GuestReader>,
 }
 
 impl Channel {
@@ -165,9 +167,9 @@ impl Channel {
             id,
             reply: replied,
             replied: false,
-            stdin: GuestWriter::new(id, input, &self.shared),
-            stdout: stdout_reader,
-            stderr: stderr_reader,
+            stdin: Some(GuestWriter::new(id, input, &self.shared)),
+            stdout: Some(stdout_reader),
+            stderr: Some(stderr_reader),
             shared: Arc::clone(&self.shared),
         })
     }
@@ -326,8 +328,7 @@ async fn handshake(
         // The guest may have been frozen in the middle of a frame.
         Opening::Restored => writer.write_all(&frame::flush_padding()).await?,
     }
-    let mut nonce = [0; NONCE_LEN];
-    getrandom::fill(&mut nonce).map_err(violation)?;
+    let nonce = random::bytes::<NONCE_LEN>()?;
     let mut hello = Vec::new();
     frame::encode(Kind::Hello, 0, 0, &to_payload(&Hello { version: VERSION, nonce })?, &mut hello)?;
     writer.write_all(&hello).await?;
@@ -463,9 +464,9 @@ mod tests {
         (guest, channel.unwrap())
     }
 
-    async fn read_all(reader: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    async fn read_all(reader: &mut Option<impl AsyncRead + Unpin>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        timeout(SOON, reader.read_to_end(&mut bytes)).await.unwrap().unwrap();
+        timeout(SOON, reader.as_mut().unwrap().read_to_end(&mut bytes)).await.unwrap().unwrap();
         bytes
     }
 
@@ -535,8 +536,7 @@ mod tests {
             (Kind::Credit, 1, &(WINDOW / 4).to_le_bytes()[..])
         );
 
-        let Operation { stderr, .. } = &mut operation;
-        drop(std::mem::replace(stderr, Incoming::new(0, 0, &channel.shared).1));
+        drop(operation.stderr.take());
         for _ in 0..2 {
             guest.say(Kind::Data, stream::STDERR, id, &quarter).await;
         }
@@ -548,8 +548,9 @@ mod tests {
         let (mut guest, channel) = session().await;
         let mut operation = channel.start(&Request::Ping).unwrap();
         let id = guest.next().await.id;
+        let mut stdin = operation.stdin.take().unwrap();
         let bytes = vec![9; WINDOW as usize + 1];
-        let mut write = Box::pin(operation.stdin.write_all(&bytes));
+        let mut write = Box::pin(stdin.write_all(&bytes));
         assert!(timeout(Duration::from_millis(50), &mut write).await.is_err());
         guest.say(Kind::Credit, stream::STDIN, id, &1u32.to_le_bytes()).await;
         timeout(SOON, &mut write).await.unwrap().unwrap();
@@ -557,7 +558,7 @@ mod tests {
         // The reply closes the stream: there is no one left to read it.
         guest.reply(id, Ok(Done::Nothing)).await;
         operation.reply().await.unwrap();
-        assert_eq!(operation.stdin.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(stdin.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use nix::{
         prctl,
         signal::{Signal, kill},
     },
-    unistd::{Pid, getppid},
+    unistd::{Pid, SysconfVar, getppid, sysconf},
 };
 use tokio::sync::watch;
 
@@ -107,6 +107,14 @@ impl Process {
         self.ended.borrow().is_none()
     }
 
+    /// The processor time that it has used, 0 where the host does not tell.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+        let ticks = parse_cpu_ticks(&stat).unwrap_or(0);
+        Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64)
+    }
+
     /// Waits for its end.
     pub async fn ended(&self) -> ExitStatus {
         let mut ended = self.ended.clone();
@@ -140,6 +148,12 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.signal_kill();
     }
+}
+
+/// User and system time from `/proc/PID/stat` (see proc(5)). The second field is a name that may hold anything.
+fn parse_cpu_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
 /// Has the kernel kill the program with the thread that starts it, and gives it the descriptors of `inherit`.
@@ -178,6 +192,12 @@ mod tests {
     async fn launch(program: &str, arguments: &[&str], inherit: Vec<OwnedFd>) -> Result<Process, LaunchError> {
         let log = tempfile::NamedTempFile::new().unwrap();
         Process::launch(Path::new(program), arguments.iter().map(OsString::from).collect(), inherit, log.path()).await
+    }
+
+    #[test]
+    fn processor_time_is_read() {
+        assert_eq!(parse_cpu_ticks("7 (a) b) S 1 7 7 0 -1 4194560 10 0 0 0 30 12 0 0 20 0"), Some(42));
+        assert_eq!(parse_cpu_ticks("nonsense"), None);
     }
 
     #[tokio::test]

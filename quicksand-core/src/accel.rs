@@ -1,0 +1,136 @@
+//! Which accelerator works here.
+//!
+//! That `/dev/kvm` opens, even that QEMU makes a machine with it, says little: there are hosts where a kernel then never gets past
+//! its first instructions. So the image's own kernel is run for a moment, once for each boot of the host.
+
+use std::{fs, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Size,
+    cache::Cache,
+    host::Host,
+    machine::{Accel, Accelerator, Machine},
+    vm::{Probe, Vm},
+};
+
+/// How long a kernel may take under hardware virtualization until its init runs. It takes less than a second where it works.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What will carry out the guest's instructions, and why nothing faster does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) accelerator: Accelerator,
+    pub(crate) why_not_better: Option<String>,
+}
+
+/// What was found out about KVM since the host booted.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    boot_id: String,
+    qemu: String,
+    kvm: Result<(), String>,
+}
+
+/// Chooses the accelerator.
+pub(crate) async fn choose(host: &Host, wanted: Accel, probe: Probe<'_>) -> Result<Choice, Error> {
+    let choice = |accelerator| Ok(Choice { accelerator, why_not_better: None });
+    match wanted {
+        Accel::Tcg => choice(Accelerator::Tcg),
+        Accel::Hvf if cfg!(target_os = "macos") => choice(Accelerator::Hvf),
+        Accel::Whpx if cfg!(windows) => choice(Accelerator::Whpx),
+        Accel::Hvf | Accel::Whpx => {
+            let why = format!("this is {}, which has none", std::env::consts::OS);
+            Err(Error::Accelerator { wanted, why })
+        }
+        Accel::Auto if cfg!(target_os = "macos") => choice(Accelerator::Hvf),
+        Accel::Auto if cfg!(windows) => choice(Accelerator::Whpx),
+        Accel::Kvm | Accel::Auto => match (kvm(host, probe).await?, wanted) {
+            (Ok(()), _) => choice(Accelerator::Kvm),
+            (Err(why), Accel::Kvm) => Err(Error::Accelerator { wanted, why }),
+            (Err(why), _) => Ok(Choice { accelerator: Accelerator::Tcg, why_not_better: Some(why) }),
+        },
+    }
+}
+
+/// Whether KVM runs a kernel here, or why not.
+async fn kvm(host: &Host, probe: Probe<'_>) -> Result<Result<(), String>, Error> {
+    if let Err(error) =
+        fs::OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_CLOEXEC).open("/dev/kvm")
+    {
+        // Cheap, and mended by the user at any moment: not remembered.
+        let hint = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => "; join the group kvm, or give /dev/kvm the mode 0666",
+            std::io::ErrorKind::NotFound => "; the processor's virtualization is off or not handed on to this machine",
+            _ => "",
+        };
+        return Ok(Err(format!("/dev/kvm does not open: {error}{hint}")));
+    }
+    if let Some(known) = recall(host) {
+        return Ok(known);
+    }
+    let _lock = host.cache.lock("accelerator", LOCK_PATIENCE).await?;
+    if let Some(known) = recall(host) {
+        return Ok(known);
+    }
+    let machine = Machine {
+        memory: Size::from_mib(256).bytes(),
+        cpus: 1,
+        accelerator: Accelerator::Kvm,
+        extra_arguments: Vec::new(),
+    };
+    let found = match Vm::probe(host, &machine, probe, PATIENCE).await {
+        Ok(()) => Ok(()),
+        Err(Error::Start(error)) => {
+            Err(format!("a kernel does not run under KVM here: {}", first_line(&error.to_string())))
+        }
+        Err(error) => return Err(error),
+    };
+    if let Err(why) = &found {
+        tracing::warn!(why, "falling back to software emulation, which is slow");
+    }
+    remember(host, &found)?;
+    Ok(found)
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+fn boot_id() -> String {
+    fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default().trim().to_owned()
+}
+
+fn file(cache: &Cache) -> std::path::PathBuf {
+    cache.root().join("accelerator.json")
+}
+
+fn recall(host: &Host) -> Option<Result<(), String>> {
+    let known: Known = serde_json::from_slice(&fs::read(file(&host.cache)).ok()?).ok()?;
+    (known.boot_id == boot_id() && known.qemu == host.version.to_string()).then_some(known.kvm)
+}
+
+fn remember(host: &Host, kvm: &Result<(), String>) -> Result<(), Error> {
+    let known = Known { boot_id: boot_id(), qemu: host.version.to_string(), kvm: kvm.clone() };
+    Ok(host.cache.publish(&file(&host.cache), &serde_json::to_vec(&known).unwrap_or_default())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::Version;
+
+    #[test]
+    fn what_was_found_is_kept_until_the_host_or_qemu_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path()).unwrap();
+        let mut host = Host { cache, qemu: "qemu".into(), version: Version { major: 8, minor: 0, micro: 0 } };
+        assert_eq!(recall(&host), None);
+        remember(&host, &Err("no".into())).unwrap();
+        assert_eq!(recall(&host), Some(Err("no".into())));
+        host.version.micro = 1;
+        assert_eq!(recall(&host), None);
+    }
+}

@@ -1,0 +1,319 @@
+//! The user's cache directory: everything that can be made again.
+//!
+//! ```text
+//! images/NAME/     one directory an image, see the module `image`
+//! initramfs/KEY    archives that guests start from
+//! states/KEY/      frozen machines, see the module `state`
+//! run/ID/          one directory a running machine; its file `lock` is held by the process that owns it
+//! locks/NAME       held by the process that makes the thing of that name
+//! ```
+//!
+//! Locks are the kernel's (`flock`), which frees them however a process dies. What is made stands under a temporary name until
+//! it is whole, and is then renamed into place; leftovers of a killed process are removed by the next one that holds the lock.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, DirBuilder, File, TryLockError},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::random;
+
+/// Names of unfinished things start with this. No name that a user may choose does.
+const UNFINISHED: &str = ".new-";
+
+/// Why the cache directory could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// There is no telling where it is.
+    #[error("find the cache directory: set QUICKSAND_CACHE_DIR to an absolute path, or HOME")]
+    NoPlace,
+    /// The variable names a relative path, which would mean another directory in each process.
+    #[error("use QUICKSAND_CACHE_DIR={}: write an absolute path", .0.display())]
+    Relative(PathBuf),
+    /// A file or directory in it failed us.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// What came of it.
+        source: io::Error,
+    },
+    /// Another process holds a lock for too long.
+    #[error("wait for another process to finish {name}: it holds {} for over {} s", path.display(), waited.as_secs())]
+    Busy {
+        /// What the lock stands for.
+        name: String,
+        /// The lock file.
+        path: PathBuf,
+        /// How long we waited.
+        waited: Duration,
+    },
+}
+
+impl CacheError {
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError + use<> {
+        let path = path.to_owned();
+        move |source| CacheError::Io { what, path, source }
+    }
+
+    /// Whether the disk is full.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, CacheError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull
+            || source.kind() == io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// The cache directory.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// A lock, held until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Cache {
+    /// The cache directory that the environment names: `QUICKSAND_CACHE_DIR`, else `quicksand` below `XDG_CACHE_HOME`, else
+    /// `.cache/quicksand` below `HOME`.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`] where there is none or it can't be made.
+    pub fn from_environment() -> Result<Cache, CacheError> {
+        let path = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Cache::at(&locate(path("QUICKSAND_CACHE_DIR"), path("XDG_CACHE_HOME"), path("HOME"))?)
+    }
+
+    /// The cache directory at a path, made where it is missing, for its owner alone.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`] where it can't be made.
+    pub fn at(root: &Path) -> Result<Cache, CacheError> {
+        let cache = Cache { root: root.to_owned() };
+        for name in ["images", "initramfs", "states", "run", "locks"] {
+            let path = root.join(name);
+            DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(CacheError::io("create", &path))?;
+        }
+        Ok(cache)
+    }
+
+    /// Its path.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    pub(crate) fn states(&self) -> PathBuf {
+        self.root.join("states")
+    }
+
+    pub(crate) fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    pub(crate) fn initramfs(&self) -> PathBuf {
+        self.root.join("initramfs")
+    }
+
+    /// Puts a file in place whole, over one that is there. Of several processes that do so at once, one wins.
+    pub(crate) fn publish(&self, path: &Path, content: &[u8]) -> Result<(), CacheError> {
+        let name = random::name().map_err(CacheError::io("draw a name for", path))?;
+        let unfinished = path.with_file_name(format!("{UNFINISHED}{name}"));
+        let written = fs::write(&unfinished, content).and_then(|()| fs::rename(&unfinished, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&unfinished);
+        }
+        written.map_err(CacheError::io("write", path))
+    }
+
+    /// Waits for the lock of that name, for at most `patience`. `name` must be fit for a file name.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::Busy`] where another process still holds it then.
+    pub async fn lock(&self, name: &str, patience: Duration) -> Result<Lock, CacheError> {
+        let path = self.root.join("locks").join(name);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(CacheError::io("open the lock", &path))?;
+        let start = Instant::now();
+        // Asking again and again, since a blocked flock can't be given up. The step grows: what is waited for takes a minute.
+        let mut step = Duration::from_millis(5);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(TryLockError::Error(source)) => return Err(CacheError::io("lock", &path)(source)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let waited = start.elapsed();
+            if waited > patience {
+                return Err(CacheError::Busy { name: name.to_owned(), path, waited });
+            }
+            if step == Duration::from_millis(5) {
+                tracing::info!(target: "quicksand::cache", name, "waiting for another process to finish it");
+            }
+            sleep(step).await;
+            step = (step * 2).min(Duration::from_millis(200));
+        }
+    }
+}
+
+fn locate(own: Option<PathBuf>, xdg: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf, CacheError> {
+    if let Some(own) = own {
+        return if own.is_absolute() { Ok(own) } else { Err(CacheError::Relative(own)) };
+    }
+    // The XDG specification has relative paths ignored.
+    let base = xdg.filter(|path| path.is_absolute()).or_else(|| home.map(|home| home.join(".cache")));
+    base.map(|base| base.join("quicksand")).ok_or(CacheError::NoPlace)
+}
+
+/// A directory that takes its name once it is whole. Dropping it before removes it.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Unfinished {
+    /// Makes the directory beside `target`. The caller holds the lock of whatever `target` is: leftovers of killed makers of
+    /// the same thing are removed.
+    pub(crate) fn beside(target: &Path) -> Result<Unfinished, CacheError> {
+        let name = target.file_name().unwrap_or(OsStr::new(""));
+        let mut unfinished = std::ffi::OsString::from(UNFINISHED);
+        unfinished.push(name);
+        let path = target.with_file_name(unfinished);
+        remove(&path)?;
+        DirBuilder::new().mode(0o700).create(&path).map_err(CacheError::io("create", &path))?;
+        Ok(Unfinished { path, target: target.to_owned() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes all to disk and gives the directory its name, in place of one that had it.
+    pub(crate) fn finish(self) -> Result<(), CacheError> {
+        sync_tree(&self.path)?;
+        let parent = self.target.parent().map(Path::to_owned);
+        self.finish_unsynced()?;
+        parent.map_or(Ok(()), |parent| sync(&parent))
+    }
+
+    /// Gives the directory its name, in place of one that had it. Where the host crashes soon after, its files may be empty.
+    pub(crate) fn finish_unsynced(self) -> Result<(), CacheError> {
+        // A directory can't be renamed over another, so the old one goes aside first. Killed between the two, we leave neither
+        // under the name: absent, not half there.
+        let mut aside = std::ffi::OsString::from(".old-");
+        aside.push(self.target.file_name().unwrap_or_default());
+        let aside = self.target.with_file_name(aside);
+        remove(&aside)?;
+        match fs::rename(&self.target, &aside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(CacheError::io("move", &self.target)(e)),
+            _ => {}
+        }
+        fs::rename(&self.path, &self.target).map_err(CacheError::io("rename", &self.path))?;
+        remove(&aside)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After `finish` there is nothing at this path.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn remove(path: &Path) -> Result<(), CacheError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CacheError::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn sync_tree(path: &Path) -> Result<(), CacheError> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).map_err(CacheError::io("read", path))? {
+            sync_tree(&entry.map_err(CacheError::io("read", path))?.path())?;
+        }
+    }
+    sync(path)
+}
+
+fn sync(path: &Path) -> Result<(), CacheError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(CacheError::io("write to disk", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(&directory.path().join("a/b")).unwrap();
+        (directory, cache)
+    }
+
+    #[test]
+    fn the_place_is_found_in_order() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        assert_eq!(locate(path("/own"), path("/x"), path("/h")).unwrap(), Path::new("/own"));
+        assert_eq!(locate(None, path("/x"), path("/h")).unwrap(), Path::new("/x/quicksand"));
+        assert_eq!(locate(None, path("x"), path("/h")).unwrap(), Path::new("/h/.cache/quicksand"));
+        assert!(matches!(locate(None, None, None), Err(CacheError::NoPlace)));
+        assert!(matches!(locate(path("own"), None, None), Err(CacheError::Relative(_))));
+    }
+
+    #[tokio::test]
+    async fn a_lock_keeps_others_out_until_dropped() {
+        let (_directory, cache) = cache();
+        let lock = cache.lock("x", Duration::ZERO).await.unwrap();
+        let error = cache.lock("x", Duration::from_millis(30)).await.unwrap_err();
+        assert!(matches!(&error, CacheError::Busy { name, .. } if name == "x"), "{error}");
+        cache.lock("y", Duration::ZERO).await.unwrap();
+        let (waited, ()) = tokio::join!(cache.lock("x", Duration::from_secs(5)), async { drop(lock) });
+        waited.unwrap();
+    }
+
+    #[test]
+    fn unfinished_things_are_not_seen_and_finished_ones_replace() {
+        let (_directory, cache) = cache();
+        let target = cache.images().join("debian");
+        let first = Unfinished::beside(&target).unwrap();
+        fs::write(first.path().join("f"), "1").unwrap();
+        assert!(!target.exists());
+        first.finish().unwrap();
+        assert_eq!(fs::read(target.join("f")).unwrap(), b"1");
+
+        // Killed in the middle: forgotten, not dropped.
+        let second = Unfinished::beside(&target).unwrap();
+        fs::write(second.path().join("half"), "2").unwrap();
+        std::mem::forget(second);
+        let third = Unfinished::beside(&target).unwrap();
+        assert!(!third.path().join("half").exists());
+        fs::write(third.path().join("f"), "3").unwrap();
+        assert_eq!(fs::read(target.join("f")).unwrap(), b"1");
+        third.finish().unwrap();
+        assert_eq!(fs::read(target.join("f")).unwrap(), b"3");
+        assert_eq!(fs::read_dir(cache.images()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,301 @@
+//! Programs in the guest, in the manner of [`std::process::Command`].
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, sync::Arc, time::Duration};
+
+use quicksand_protocol::message::{Done, Exec, Exit, Request};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{
+    Error, Result, Sandbox, Size,
+    guest::{GuestReader, GuestWriter, Operation},
+    vm::Vm,
+};
+
+/// How long a command may take unless it is told otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+/// How much of a command's output is collected unless it is told otherwise.
+pub const DEFAULT_OUTPUT_LIMIT: Size = Size::from_mib(256);
+/// How long a killed command is given to report its end.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExitStatus {
+    /// By itself, with this code.
+    Code(i32),
+    /// Killed by this signal.
+    Signal(i32),
+}
+
+impl ExitStatus {
+    /// Whether it ended by itself with code 0.
+    pub fn success(self) -> bool {
+        self == ExitStatus::Code(0)
+    }
+}
+
+/// What a program that has ended left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Output {
+    /// Standard output as text. Bytes that are no UTF-8 are replaced; see [`stdout_bytes`](Output::stdout_bytes).
+    pub stdout: String,
+    /// Standard error as text. Bytes that are no UTF-8 are replaced; see [`stderr_bytes`](Output::stderr_bytes).
+    pub stderr: String,
+    /// The exit code; 128 and the signal's number where a signal killed it, as shells have it. See [`status`](Output::status).
+    pub exit_code: i32,
+    /// How it ended.
+    pub status: ExitStatus,
+    raw: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Output {
+    fn new(stdout: Vec<u8>, stderr: Vec<u8>, status: ExitStatus) -> Output {
+        let exit_code = match status {
+            ExitStatus::Code(code) => code,
+            ExitStatus::Signal(signal) => 128 + signal,
+        };
+        match (String::from_utf8(stdout), String::from_utf8(stderr)) {
+            (Ok(stdout), Ok(stderr)) => Output { stdout, stderr, exit_code, status, raw: None },
+            (stdout, stderr) => {
+                let bytes = |text: Result<String, std::string::FromUtf8Error>| {
+                    text.map_or_else(std::string::FromUtf8Error::into_bytes, String::into_bytes)
+                };
+                let (stdout, stderr) = (bytes(stdout), bytes(stderr));
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                Output { stdout: text(&stdout), stderr: text(&stderr), exit_code, status, raw: Some((stdout, stderr)) }
+            }
+        }
+    }
+
+    /// Whether it ended by itself with code 0.
+    pub fn success(&self) -> bool {
+        self.status.success()
+    }
+
+    /// Standard output to the byte.
+    pub fn stdout_bytes(&self) -> &[u8] {
+        self.raw.as_ref().map_or(self.stdout.as_bytes(), |(stdout, _)| stdout)
+    }
+
+    /// Standard error to the byte.
+    pub fn stderr_bytes(&self) -> &[u8] {
+        self.raw.as_ref().map_or(self.stderr.as_bytes(), |(_, stderr)| stderr)
+    }
+}
+
+/// A program to run in the guest. Made by [`Sandbox::command`].
+#[derive(Debug)]
+#[must_use = "a command does nothing until output() or spawn()"]
+pub struct Command<'a> {
+    sandbox: &'a Sandbox,
+    exec: Exec,
+    input: Option<Vec<u8>>,
+    timeout: Duration,
+    output_limit: Size,
+}
+
+impl<'a> Command<'a> {
+    pub(crate) fn new(sandbox: &'a Sandbox, program: OsString) -> Command<'a> {
+        let exec = Exec { argv: vec![program.into_vec()], ..Exec::default() };
+        Command { sandbox, exec, input: None, timeout: DEFAULT_TIMEOUT, output_limit: DEFAULT_OUTPUT_LIMIT }
+    }
+
+    /// Adds an argument. No shell sees it.
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Command<'a> {
+        self.exec.argv.push(arg.into().into_vec());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Command<'a> {
+        self.exec.argv.extend(args.into_iter().map(|arg| arg.into().into_vec()));
+        self
+    }
+
+    /// Sets a variable, on top of `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL` and what makes output the same from run to run:
+    /// `LC_ALL=C.UTF-8`, `TERM=dumb`, `DEBIAN_FRONTEND=noninteractive`.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Command<'a> {
+        self.exec.env.push((name.into().into_vec(), value.into().into_vec()));
+        self
+    }
+
+    /// Sets the working directory. Default: the user's home.
+    pub fn current_dir(mut self, directory: impl Into<OsString>) -> Command<'a> {
+        self.exec.current_dir = Some(directory.into().into_vec());
+        self
+    }
+
+    /// Runs it as that user of the guest, by name or number, with the user's groups. Default: root.
+    pub fn user(mut self, user: impl Into<OsString>) -> Command<'a> {
+        self.exec.user = Some(user.into().into_vec());
+        self
+    }
+
+    /// Gives it this input. Default: none; with [`spawn`](Command::spawn), [`Child::stdin`] is there only after
+    /// [`piped_stdin`](Command::piped_stdin).
+    pub fn stdin(mut self, input: impl Into<Vec<u8>>) -> Command<'a> {
+        self.input = Some(input.into());
+        self.exec.stdin = true;
+        self
+    }
+
+    /// Lets the spawned child be written to through [`Child::stdin`].
+    pub fn piped_stdin(mut self) -> Command<'a> {
+        self.input = None;
+        self.exec.stdin = true;
+        self
+    }
+
+    /// How long it may take before its process group is killed. Default: [`DEFAULT_TIMEOUT`].
+    pub fn timeout(mut self, timeout: Duration) -> Command<'a> {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How much of each of its outputs [`output`](Command::output) takes. Default: [`DEFAULT_OUTPUT_LIMIT`].
+    pub fn output_limit(mut self, limit: Size) -> Command<'a> {
+        self.output_limit = limit;
+        self
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CommandTimeout`], with what it had printed; [`Error::TooLong`]; [`Error::Guest`] where the guest has no such program,
+    /// user or directory; [`Error::Ended`] where the machine ended meanwhile. A code other than 0 is no error.
+    pub async fn output(self) -> Result<Output> {
+        let (after, limit, command) = (self.timeout, self.output_limit, self.display());
+        let mut child = self.spawn()?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let work = async {
+            let (out, err) = tokio::join!(collect(out, &mut stdout, limit), collect(err, &mut stderr, limit));
+            if !(out && err) {
+                return Err(Error::TooLong { what: format!("the output of {command}"), limit });
+            }
+            child.wait().await
+        };
+        match timeout(after, work).await {
+            Ok(Ok(status)) => Ok(Output::new(stdout, stderr, status)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                child.kill();
+                // Cancelled as it is, its end is a matter of moments; the next command finds the guest without it.
+                let _ = timeout(KILL_PATIENCE, child.wait()).await;
+                Err(Error::CommandTimeout { command, after, stdout, stderr })
+            }
+        }
+    }
+
+    /// Starts it, with its output as streams. The timeout does not apply to a spawned child.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]; [`Error::Guest`] where the command line is too long. That the guest has no such program is told by
+    /// [`Child::wait`].
+    pub fn spawn(self) -> Result<Child> {
+        let vm = self.sandbox.vm()?;
+        let command = self.display();
+        let mut operation = vm.channel().start(&Request::Exec(self.exec))?;
+        let mut stdin = operation.stdin.take();
+        if let Some(input) = self.input {
+            let writer = stdin.take();
+            tokio::spawn(async move {
+                if let Some(mut writer) = writer {
+                    // A program that does not read all of its input is no fault.
+                    let _ = writer.write_all(&input).await;
+                    let _ = writer.shutdown().await;
+                }
+            });
+        }
+        let (stdout, stderr) = (operation.stdout.take(), operation.stderr.take());
+        Ok(Child { operation, vm, command, status: None, stdin, stdout, stderr })
+    }
+
+    fn display(&self) -> String {
+        let words: Vec<_> = self.exec.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        words.join(" ")
+    }
+}
+
+/// Reads a stream to its end. Returns whether it stayed within the limit.
+async fn collect(stream: Option<GuestReader>, into: &mut Vec<u8>, limit: Size) -> bool {
+    let Some(mut stream) = stream else { return true };
+    // One byte more than allowed, so that what is longer can be told.
+    let read = (&mut stream).take(limit.bytes().saturating_add(1)).read_to_end(into).await;
+    read.is_ok() && (into.len() as u64) <= limit.bytes()
+}
+
+/// A running program. Dropping it kills it.
+#[derive(Debug)]
+pub struct Child {
+    operation: Operation,
+    vm: Arc<Vm>,
+    command: String,
+    status: Option<ExitStatus>,
+    /// Its standard input, where [`Command::piped_stdin`] asked for it. Dropping this closes it.
+    pub stdin: Option<GuestWriter>,
+    /// Its standard output.
+    pub stdout: Option<GuestReader>,
+    /// Its standard error.
+    pub stderr: Option<GuestReader>,
+}
+
+impl Child {
+    /// Waits for its end. Its streams should be read meanwhile: it blocks when they are full.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Guest`] where it could not be run; [`Error::Ended`] where the machine ended meanwhile.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        self.stdin = None;
+        let done = match self.operation.reply().await {
+            Ok(done) => done,
+            Err(error) => return Err(self.vm.explain(error).await),
+        };
+        let status = match done {
+            Done::Exited(Exit::Code(code)) => ExitStatus::Code(code),
+            Done::Exited(Exit::Signal(signal)) => ExitStatus::Signal(signal),
+            Done::Nothing => ExitStatus::Code(0),
+        };
+        self.status = Some(status);
+        Ok(status)
+    }
+
+    /// Sends a signal, by number, to its process group.
+    pub fn signal(&self, signal: i32) {
+        self.operation.signal(signal);
+    }
+
+    /// Kills its process group.
+    pub fn kill(&self) {
+        self.operation.cancel();
+    }
+
+    /// The command as it was given, its words joined by spaces.
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_text_and_bytes_stay_bytes() {
+        let output = Output::new(b"a\n".to_vec(), vec![0xff, b'x'], ExitStatus::Signal(9));
+        assert_eq!((&*output.stdout, &*output.stderr, output.exit_code), ("a\n", "\u{fffd}x", 137));
+        assert_eq!((output.stdout_bytes(), output.stderr_bytes()), (&b"a\n"[..], &[0xff, b'x'][..]));
+        assert!(!output.success());
+        assert_eq!(Output::new(b"b".to_vec(), vec![], ExitStatus::Code(0)).stdout_bytes(), b"b");
+    }
+}

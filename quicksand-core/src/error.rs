@@ -1,0 +1,178 @@
+//! The error that every fallible function of [`Sandbox`](crate::Sandbox) returns.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use crate::{
+    cache::CacheError,
+    guest::ChannelError,
+    image::ImageError,
+    machine::Accel,
+    memory::MemoryError,
+    qemu::{LaunchError, VersionError, qmp::QmpError},
+    size::{ParseSizeError, Size},
+    state::StateError,
+    vm::StartError,
+};
+
+/// A result with quicksand's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. Messages finish the words "failed to …".
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no QEMU, or none that works.
+    #[error(transparent)]
+    Qemu(#[from] VersionError),
+    /// QEMU could not be started.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// `qemu-img` is missing or failed.
+    #[error("run qemu-img (Debian: qemu-utils; Fedora: qemu-img): {said}")]
+    QemuImg {
+        /// What it or the system said.
+        said: String,
+    },
+    /// The machine did not start.
+    #[error(transparent)]
+    Start(#[from] Box<StartError>),
+    /// The accelerator that was asked for does not work here.
+    #[error("use accel = {wanted:?}: {why}")]
+    Accelerator {
+        /// What was asked for.
+        wanted: Accel,
+        /// Why it does not work.
+        why: String,
+    },
+    /// The host has less memory than the guest is to have.
+    #[error("give the guest {wanted}: the host has {available} in all; ask for less with memory(..)")]
+    NotEnoughMemory {
+        /// What was asked for.
+        wanted: Size,
+        /// What there is.
+        available: Size,
+    },
+    /// The disk has too little room.
+    #[error("keep a machine in {}: {free} are free and {needed} are needed; make room or set QUICKSAND_CACHE_DIR", path.display())]
+    NoSpace {
+        /// Where.
+        path: PathBuf,
+        /// What is needed at the least.
+        needed: Size,
+        /// What there is.
+        free: Size,
+    },
+    /// There is neither an image nor a save of that name.
+    #[error("find {name:?}: it is neither a save in {} nor an image; images are: {}", saves.display(), images.join(", "))]
+    NoSuchSource {
+        /// The name.
+        name: String,
+        /// Where saves were looked for.
+        saves: PathBuf,
+        /// The images that there are.
+        images: Vec<String>,
+    },
+    /// A name is unfit for a save.
+    #[error("name a save {name:?}: use letters, digits, '.', '_' and '-', at most 64, the first a letter or digit")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// A save was made by hand and is not to be overwritten.
+    #[error("make the save {name:?} anew: the one in {} was made by hand; remove it or take another name", directory.display())]
+    SaveInTheWay {
+        /// The name.
+        name: String,
+        /// The save.
+        directory: PathBuf,
+    },
+    /// A save can't be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An image could not be made or used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The cache directory could not be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A size is not one.
+    #[error(transparent)]
+    Size(#[from] ParseSizeError),
+    /// An option of a sandbox has no possible value.
+    #[error("set {option}: {why}")]
+    BadOption {
+        /// The option.
+        option: &'static str,
+        /// What is wrong and what is right.
+        why: String,
+    },
+    /// The machine's memory could not be taken.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// QEMU did not do what it was told.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// The guest could not be talked to, or failed at what it was asked.
+    #[error(transparent)]
+    Guest(#[from] ChannelError),
+    /// The machine has ended by itself.
+    #[error("talk to the guest: its machine has ended; last lines of its console:\n{console}")]
+    Ended {
+        /// The last lines of the guest's console.
+        console: String,
+        /// How it was noticed.
+        source: ChannelError,
+    },
+    /// A command did not end in time. Its process group was killed.
+    #[error("run {command}: it did not end within {} ms; it had printed {} bytes to stdout and {} to stderr",
+            after.as_millis(), stdout.len(), stderr.len())]
+    CommandTimeout {
+        /// The command.
+        command: String,
+        /// The time that it had.
+        after: Duration,
+        /// What it had printed by then.
+        stdout: Vec<u8>,
+        /// What it had printed by then.
+        stderr: Vec<u8>,
+    },
+    /// A command or file was longer than the limit.
+    #[error("take all of {what}: it is longer than {limit}; stream it with spawn(), or raise the limit")]
+    TooLong {
+        /// What was too long.
+        what: String,
+        /// The limit.
+        limit: Size,
+    },
+    /// A file on the host could not be read or written.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What came of it.
+        source: io::Error,
+    },
+    /// The guest sent a directory that is not one, or that would leave its target.
+    #[error("download to {}: the guest sent {what}, which is refused", path.display())]
+    HostileDownload {
+        /// The target.
+        path: PathBuf,
+        /// What the guest sent.
+        what: String,
+    },
+    /// The sandbox is not running.
+    #[error("use the sandbox: it is not running")]
+    NotRunning,
+    /// The sandbox was started before.
+    #[error("start the sandbox: it was started before; build another")]
+    AlreadyStarted,
+}
+
+impl Error {
+    pub(crate) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Error + use<> {
+        let path = path.to_owned();
+        move |source| Error::Io { what, path, source }
+    }
+}

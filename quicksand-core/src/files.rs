@@ -1,0 +1,407 @@
+//! Files and directories between host and guest.
+//!
+//! Directories travel as a tar. The guest's is not trusted: what it names is kept below the target, and no link that it sends
+//! or that was there before is followed.
+
+use std::{
+    fs::{self, File, Permissions},
+    future::Future,
+    io::{self, Read, Write},
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::{Component, Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use quicksand_protocol::message::Request;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::Handle,
+    time::timeout,
+};
+
+use crate::{
+    Error, Result, Sandbox, Size,
+    guest::{ChannelError, GuestReader, GuestWriter, Operation},
+    vm::Vm,
+};
+
+/// How long a transfer may stand still.
+const STALL: Duration = Duration::from_secs(60);
+/// Largest file that [`Sandbox::read_file`] takes into memory.
+const READ_LIMIT: Size = Size::from_mib(1024);
+/// What a download may bring at the most: a guest could otherwise fill the host's disk.
+const DOWNLOAD_LIMIT: Size = Size::from_mib(64 * 1024);
+const DOWNLOAD_ENTRIES: u64 = 4_000_000;
+
+impl Sandbox {
+    /// The content of a file in the guest. `path` is absolute. Files of 1 GiB at the most; see [`download`](Sandbox::download).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Guest`] where the guest can't read it; [`Error::TooLong`].
+    pub async fn read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
+        let vm = self.vm()?;
+        let path = path.as_ref();
+        let request = Request::ReadFile { path: path.as_os_str().as_bytes().to_vec() };
+        let mut operation = vm.channel().start(&request)?;
+        let mut content = Vec::new();
+        if let Some(mut stream) = operation.stdout.take() {
+            while step(stream.read_buf(&mut content)).await? > 0 {
+                if content.len() as u64 > READ_LIMIT.bytes() {
+                    return Err(Error::TooLong { what: path.display().to_string(), limit: READ_LIMIT });
+                }
+            }
+        }
+        finish(&vm, operation).await?;
+        Ok(content)
+    }
+
+    /// Fills a file in the guest, over one that is there. `path` is absolute and its directory exists. A new file is root's, with
+    /// mode 0644.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Guest`] where the guest can't write it.
+    pub async fn write_file(&self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
+        let vm = self.vm()?;
+        let path = path.as_ref().as_os_str().as_bytes().to_vec();
+        let mut operation = vm.channel().start(&Request::WriteFile { path, mode: 0o644 })?;
+        if let Some(mut stream) = operation.stdin.take() {
+            let mut rest = content.as_ref();
+            while !rest.is_empty() {
+                match step(stream.write(rest)).await {
+                    Ok(len) => rest = &rest[len..],
+                    // The guest has failed and says why in its reply.
+                    Err(Error::Guest(ChannelError::Closed)) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        finish(&vm, operation).await
+    }
+
+    /// Copies a file or directory of the host to `to`, an absolute path in the guest that names the copy itself. What is there
+    /// already is overwritten or, with directories, added to. Modes, times and links are kept; the copy is root's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the host's file can't be read; [`Error::Guest`] where the guest can't write.
+    pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let vm = self.vm()?;
+        let from = from.as_ref().to_owned();
+        let path = to.as_ref().as_os_str().as_bytes().to_vec();
+        let mut operation = vm.channel().start(&Request::Upload { path })?;
+        let Some(stream) = operation.stdin.take() else { return Err(Error::NotRunning) };
+        let writer = BlockingWriter { stream, handle: Handle::current() };
+        let sent = tokio::task::spawn_blocking({
+            let from = from.clone();
+            move || pack(&from, writer)
+        });
+        let sent = sent.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        match sent {
+            // Where the stream broke, the guest's reply says why.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("upload", &from)(error)),
+            _ => finish(&vm, operation).await,
+        }
+    }
+
+    /// Copies a file or directory of the guest, an absolute path there, to `to`, which names the copy itself. What is there already
+    /// is overwritten or, with directories, added to. Modes but set-id bits, times and symbolic links are kept; devices, pipes
+    /// and sockets are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Guest`] where the guest can't read it; [`Error::Io`] where the host can't write it; [`Error::HostileDownload`] where
+    /// the guest sends what would leave `to`.
+    pub async fn download(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let vm = self.vm()?;
+        let path = from.as_ref().as_os_str().as_bytes().to_vec();
+        let to = to.as_ref().to_owned();
+        let mut operation = vm.channel().start(&Request::Download { path })?;
+        let Some(stream) = operation.stdout.take() else { return Err(Error::NotRunning) };
+        let reader = BlockingReader { stream, handle: Handle::current() };
+        let taken = tokio::task::spawn_blocking(move || unpack(reader, &to));
+        let taken = taken.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        // What the guest itself has to say of a failure comes first: a stream that it broke off is no archive.
+        finish(&vm, operation).await?;
+        taken
+    }
+}
+
+/// One step of a transfer.
+async fn step<T>(step: impl Future<Output = io::Result<T>>) -> Result<T> {
+    match timeout(STALL, step).await {
+        Ok(done) => done.map_err(|_| ChannelError::Closed.into()),
+        Err(_) => Err(ChannelError::NoAnswer(STALL).into()),
+    }
+}
+
+async fn finish(vm: &Vm, mut operation: Operation) -> Result<()> {
+    match timeout(STALL, operation.reply()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(vm.explain(error).await),
+        Err(_) => Err(ChannelError::NoAnswer(STALL).into()),
+    }
+}
+
+/// A guest's stream for code that blocks, on a thread where that is allowed.
+struct BlockingReader {
+    stream: GuestReader,
+    handle: Handle,
+}
+
+impl Read for BlockingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.handle.block_on(async { timeout(STALL, self.stream.read(buffer)).await? })
+    }
+}
+
+struct BlockingWriter {
+    stream: GuestWriter,
+    handle: Handle,
+}
+
+impl Write for BlockingWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.handle.block_on(async { timeout(STALL, self.stream.write(bytes)).await? })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a file or directory as a tar whose root it is.
+fn pack(from: &Path, to: impl Write) -> io::Result<()> {
+    let mut builder = tar::Builder::new(io::BufWriter::with_capacity(64 * 1024, to));
+    builder.follow_symlinks(false);
+    // What the caller names may be a link; what lies below it is copied as it is.
+    let root = fs::canonicalize(from)?;
+    if root.is_dir() {
+        builder.append_dir_all(".", &root)?;
+    } else {
+        builder.append_path_with_name(&root, ".")?;
+    }
+    builder.into_inner()?.flush()
+}
+
+/// Unpacks a guest's tar: its root becomes `to`.
+fn unpack(from: impl Read, to: &Path) -> Result<()> {
+    let hostile = |what: String| Error::HostileDownload { path: to.to_owned(), what };
+    let broken = |error: io::Error| hostile(format!("a broken archive ({error})"));
+    let mut archive = tar::Archive::new(from);
+    // Links are made last, so that nothing is written through one; directories get their modes last, for they may be read-only.
+    let (mut links, mut directories) = (Vec::new(), Vec::new());
+    let (mut bytes, mut entries) = (0u64, 0u64);
+    for entry in archive.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        entries += 1;
+        bytes = bytes.saturating_add(entry.size());
+        if bytes > DOWNLOAD_LIMIT.bytes() || entries > DOWNLOAD_ENTRIES {
+            return Err(hostile(format!("more than {DOWNLOAD_LIMIT} or {DOWNLOAD_ENTRIES} entries")));
+        }
+        let name = entry.path().map_err(broken)?.into_owned();
+        let target = inside(to, &name).ok_or_else(|| hostile(format!("the path {}", name.display())))?;
+        refuse_links(to, &target)
+            .map_err(|link| hostile(format!("{} behind the link {}", name.display(), link.display())))?;
+        let header = entry.header();
+        let mode = header.mode().map_err(broken)? & 0o777;
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(header.mtime().unwrap_or(0).min(1 << 40));
+        let kind = header.entry_type();
+        if kind.is_dir() {
+            make_directory(&target)?;
+            directories.push((target, mode));
+        } else if kind.is_file() {
+            make_way(&target)?;
+            let mut file = File::create_new(&target).map_err(Error::io("create", &target))?;
+            io::copy(&mut entry, &mut file).map_err(Error::io("write", &target))?;
+            file.set_permissions(Permissions::from_mode(mode)).map_err(Error::io("set the mode of", &target))?;
+            file.set_modified(modified).map_err(Error::io("set the time of", &target))?;
+        } else if kind.is_symlink() {
+            let link = entry.link_name().map_err(broken)?;
+            links.push((target, link.ok_or_else(|| hostile("a link to nothing".into()))?.into_owned()));
+        } else if kind.is_hard_link() {
+            return Err(hostile(format!("the hard link {}", name.display())));
+        } else {
+            tracing::warn!(name = %name.display(), "a device or pipe is left out of a download");
+        }
+    }
+    if entries == 0 {
+        return Err(hostile("nothing".into()));
+    }
+    for (target, link) in links {
+        // A link that was just made is one, too.
+        refuse_links(to, &target).map_err(|link| hostile(format!("a path behind the link {}", link.display())))?;
+        make_way(&target)?;
+        std::os::unix::fs::symlink(link, &target).map_err(Error::io("create the link", &target))?;
+    }
+    for (directory, mode) in directories.into_iter().rev() {
+        // It may have been replaced by a link of the same name.
+        if fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_dir()) {
+            fs::set_permissions(&directory, Permissions::from_mode(mode))
+                .map_err(Error::io("set the mode of", &directory))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where an entry goes, unless its name leads out of the target.
+fn inside(to: &Path, name: &Path) -> Option<PathBuf> {
+    let mut target = to.to_owned();
+    for component in name.components() {
+        match component {
+            Component::CurDir => {}
+            Component::Normal(part) => target.push(part),
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(target)
+}
+
+/// Fails with the first directory between `to` and `target` that is a link, `to` itself not counted: that is the user's word.
+fn refuse_links(to: &Path, target: &Path) -> Result<(), PathBuf> {
+    let parents = target.ancestors().skip(1).take_while(|parent| parent.starts_with(to) && *parent != to);
+    for parent in parents {
+        if fs::symlink_metadata(parent).is_ok_and(|metadata| metadata.is_symlink()) {
+            return Err(parent.to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn make_directory(target: &Path) -> Result<()> {
+    if fs::symlink_metadata(target).is_ok_and(|metadata| !metadata.is_dir()) && !target.is_dir() {
+        fs::remove_file(target).map_err(Error::io("replace", target))?;
+    }
+    match fs::create_dir(target) {
+        // Others are not to look into it before it has its own mode.
+        Ok(()) => {
+            fs::set_permissions(target, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", target))
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(Error::io("create", target)(e)),
+    }
+}
+
+/// Removes a file or link that is in the way of a new one.
+fn make_way(target: &Path) -> Result<()> {
+    match fs::remove_file(target) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("replace", target)(e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tar::{Builder, EntryType, Header};
+
+    /// Entries as a hostile guest would write them: the library's own writer refuses such names.
+    fn archive(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        for (name, kind, content) in entries {
+            let mut header = Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_mode(0o6755);
+            if *kind == EntryType::Symlink || *kind == EntryType::Link {
+                header.as_old_mut().linkname[..content.len()].copy_from_slice(content.as_bytes());
+                header.set_size(0);
+                header.set_cksum();
+                builder.append(&header, io::empty()).unwrap();
+            } else {
+                header.set_size(content.len() as u64);
+                header.set_cksum();
+                builder.append(&header, content.as_bytes()).unwrap();
+            }
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn take(to: &Path, entries: &[(&str, EntryType, &str)]) -> Result<()> {
+        unpack(&archive(entries)[..], to)
+    }
+
+    use EntryType::{Directory as D, Link as H, Regular as F, Symlink as L};
+
+    #[test]
+    fn nothing_is_written_outside() {
+        let temp = tempfile::tempdir().unwrap();
+        let (to, outside) = (temp.path().join("to"), temp.path().join("outside"));
+        fs::create_dir(&outside).unwrap();
+        let out = outside.to_str().unwrap();
+        for entries in [
+            &[("../outside/x", F, "x")][..],
+            &[("a/../../outside/x", F, "x")],
+            &[(&format!("{out}/x"), F, "x")],
+            &[(".", D, ""), ("l", H, out)],
+            &[(".", D, ""), ("f", F, ""), ("l", H, "f")],
+            &[],
+        ] {
+            let error = take(&to, entries).unwrap_err();
+            assert!(matches!(error, Error::HostileDownload { .. }), "{error}");
+        }
+        // A link, and then something behind it: the link is not there yet, and the name is taken by a file or directory.
+        let behind = take(&to, &[(".", D, ""), ("l", L, out), ("l/x", F, "x")]);
+        assert!(behind.is_err(), "there is no directory l");
+        take(&to, &[(".", D, ""), ("l", L, out)]).unwrap();
+        // A link of an earlier download is not followed either.
+        let behind = take(&to, &[(".", D, ""), ("l/x", F, "x")]).unwrap_err();
+        assert!(matches!(behind, Error::HostileDownload { .. }), "{behind}");
+        take(&to, &[(".", D, ""), ("l", F, "mine")]).unwrap();
+        assert!(fs::symlink_metadata(to.join("l")).unwrap().is_file());
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn links_behind_links_of_the_same_archive_are_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let (to, outside) = (temp.path().join("to"), temp.path().join("outside"));
+        fs::create_dir(&outside).unwrap();
+        let out = outside.to_str().unwrap();
+        let result =
+            take(&to, &[(".", D, ""), ("a", D, ""), ("a/b", L, "/etc/passwd"), ("c", L, out), ("c/d", L, "x")]);
+        assert!(result.is_err());
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_tree_comes_as_it_was() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        fs::create_dir_all(from.join("empty")).unwrap();
+        fs::create_dir_all(from.join("deep/er")).unwrap();
+        fs::write(from.join("deep/er/run"), "#!").unwrap();
+        fs::set_permissions(from.join("deep/er/run"), Permissions::from_mode(0o751)).unwrap();
+        fs::set_permissions(from.join("deep/er"), Permissions::from_mode(0o555)).unwrap();
+        std::os::unix::fs::symlink("deep/er/run", from.join("link")).unwrap();
+        let long = "n".repeat(200);
+        fs::write(from.join(&long), vec![1; 200_000]).unwrap();
+        let mut bytes = Vec::new();
+        pack(&from, &mut bytes).unwrap();
+        unpack(&bytes[..], &to).unwrap();
+
+        let mode = |path: &str| fs::metadata(to.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("deep/er/run"), mode("deep/er")), (0o751, 0o555));
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("deep/er/run"));
+        assert_eq!(fs::read(to.join(&long)).unwrap(), vec![1; 200_000]);
+        assert!(to.join("empty").is_dir());
+        let time = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+        let apart = time(&from.join(&long)).duration_since(time(&to.join(&long))).unwrap();
+        assert!(apart < Duration::from_secs(1));
+
+        let file = temp.path().join("file");
+        let mut bytes = Vec::new();
+        pack(&from.join("link"), &mut bytes).unwrap();
+        unpack(&bytes[..], &file).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"#!");
+    }
+
+    #[test]
+    fn set_id_bits_are_dropped() {
+        let temp = tempfile::tempdir().unwrap();
+        let to = temp.path().join("f");
+        take(&to, &[(".", F, "x")]).unwrap();
+        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o7777, 0o755);
+    }
+}

@@ -1,0 +1,153 @@
+//! How the image `debian` is made: Debian 12 from the distribution's packages, by mmdebstrap.
+
+use std::{
+    env,
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::geteuid;
+
+use super::{
+    boot::{self, Boot},
+    disk,
+    error::ImageError,
+    metadata::StoredFile,
+    off_the_runtime,
+    tool::{Tool, require},
+};
+use crate::progress::Reporter;
+
+/// The image's name.
+pub(super) const NAME: &str = "debian";
+/// The disk as the guest sees it, in bytes.
+pub(super) const DISK_SIZE: u64 = 4 << 30;
+
+const SUITE: &str = "bookworm";
+/// Besides the kernel and what the variant `minbase` brings: an init, a network, and what tests take for granted.
+const PACKAGES: &str = "systemd-sysv,udev,dbus,iproute2,ca-certificates,curl,procps,e2fsprogs,netbase";
+/// The host's own network settings are in the new system so far: mmdebstrap copies them for its own use.
+const CUSTOMIZE: &str = r#"umask 022; cd "$1/etc" && rm -f hostname hosts resolv.conf && echo debian >hostname &&
+printf '127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost ip6-loopback\n' >hosts"#;
+/// The root file system, in the image's directory while that is made.
+const ARCHIVE: &str = "root.tar";
+
+/// Makes the disk and takes the kernel and its modules, all in `directory`.
+pub(super) async fn make(directory: &Path, reporter: &Reporter) -> Result<(StoredFile, Vec<StoredFile>), ImageError> {
+    let kernel_package = kernel_package(env::consts::ARCH)?;
+    require(&[("mmdebstrap", "mmdebstrap")])?;
+    disk::check(directory).await?;
+    let temporary = env::temp_dir();
+    disk::check_space(&temporary, 1 << 30)?;
+
+    let archive = directory.join(ARCHIVE);
+    install(&archive, temporary, kernel_package, reporter).await?;
+    let (from, into) = (archive.clone(), directory.to_owned());
+    let Boot { kernel, modules, entries } = off_the_runtime(move || boot::extract(&from, &into)).await?;
+    disk::make(directory, ARCHIVE, entries, DISK_SIZE, reporter).await?;
+    Ok((kernel, modules))
+}
+
+/// Debian's kernel for virtual machines, by Rust's name of the architecture.
+fn kernel_package(architecture: &'static str) -> Result<&'static str, ImageError> {
+    match architecture {
+        "x86_64" => Ok("linux-image-cloud-amd64"),
+        "aarch64" => Ok("linux-image-cloud-arm64"),
+        _ => Err(ImageError::Architecture { name: NAME.to_owned(), architecture }),
+    }
+}
+
+async fn install(
+    archive: &Path,
+    temporary: PathBuf,
+    kernel_package: &str,
+    reporter: &Reporter,
+) -> Result<(), ImageError> {
+    // mmdebstrap may run as other users in a namespace, for whom our directories are closed. So it writes to a file that we
+    // have opened, and runs where everybody may be.
+    let output = File::create(archive).map_err(ImageError::io("create", archive))?;
+    let mode = if geteuid().is_root() { "--mode=root" } else { "--mode=unshare" };
+    let include = format!("--include={PACKAGES},{kernel_package}");
+    let customize = format!("--customize-hook={CUSTOMIZE}");
+    let arguments = [mode, "--format=tar", "--verbose", "--variant=minbase", &include, &customize, SUITE, "-"];
+    let mmdebstrap = Tool::new("mmdebstrap", Path::new("/")).args(arguments).output(output).fills(temporary);
+    let mut installation = Installation::default();
+    reporter.report(installation.stage(), 0, 0);
+    let show = |line: &str| {
+        if let Some((stage, current, total)) = installation.read(line) {
+            reporter.report(stage, current, total);
+        }
+    };
+    mmdebstrap.run(show).await
+}
+
+/// Follows apt's and dpkg's words. There are two rounds, of the packages that make packages work and of all others; apt says
+/// at the start of each how many it has.
+#[derive(Debug, Default)]
+struct Installation {
+    round: usize,
+    current: u64,
+    total: u64,
+}
+
+impl Installation {
+    fn stage(&self) -> &'static str {
+        match self.round {
+            0 => "fetch package lists",
+            1 => "install base packages",
+            _ => "install packages",
+        }
+    }
+
+    /// What to report after that line, if anything.
+    fn read(&mut self, line: &str) -> Option<(&'static str, u64, u64)> {
+        if let Some(count) = newly_installed(line) {
+            *self = Installation { round: self.round + 1, current: 0, total: count };
+        } else if self.round > 0 && line.starts_with("Setting up ") {
+            self.current += 1;
+            // A count that proves wrong is worse than none.
+            if self.current > self.total {
+                self.total = 0;
+            }
+        } else {
+            return None;
+        }
+        Some((self.stage(), self.current, self.total))
+    }
+}
+
+/// The number in apt's `0 upgraded, 69 newly installed, 0 to remove and 0 not upgraded.`, unless it is 0.
+fn newly_installed(line: &str) -> Option<u64> {
+    let (before, _) = line.split_once(" newly installed,")?;
+    before.rsplit(' ').next()?.parse().ok().filter(|count| *count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_counts_packages_by_round() {
+        let lines = "\
+            I: running apt-get update...\n\
+            0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.\n\
+            Get:1 somewhere bookworm/main amd64 dash\n\
+            Setting up dash (0.5) ...\n\
+            Setting up libc6:amd64 (2.36) ...\n\
+            0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded.\n\
+            0 upgraded, 1 newly installed, 0 to remove and 0 not upgraded.\n\
+            Setting up curl (7) ...\n\
+            Setting up unexpected (7) ...\n";
+        let mut installation = Installation::default();
+        let reports: Vec<_> = lines.lines().filter_map(|line| installation.read(line)).collect();
+        let (base, rest) = ("install base packages", "install packages");
+        assert_eq!(reports, [(base, 0, 2), (base, 1, 2), (base, 2, 2), (rest, 0, 1), (rest, 1, 1), (rest, 2, 0)]);
+    }
+
+    #[test]
+    fn the_kernel_depends_on_the_architecture() {
+        assert_eq!(kernel_package("x86_64").unwrap(), "linux-image-cloud-amd64");
+        assert_eq!(kernel_package("aarch64").unwrap(), "linux-image-cloud-arm64");
+        assert!(matches!(kernel_package("sparc"), Err(ImageError::Architecture { architecture: "sparc", .. })));
+    }
+}

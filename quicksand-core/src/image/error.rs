@@ -1,0 +1,130 @@
+//! What can go wrong with images.
+
+use std::{io, path::Path, path::PathBuf, process::ExitStatus, time::Duration};
+
+use crate::cache::CacheError;
+
+/// Why an image could not be found or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// No image can have this name.
+    #[error("use {name:?} as an image's name: it takes a-z and 0-9, and after the first of them also . _ : and -")]
+    BadName {
+        /// What was given.
+        name: String,
+    },
+    /// There is no such image, and nobody knows how to make it.
+    #[error("make the image {name:?}: these can be made: {}", known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What can be made.
+        known: &'static [&'static str],
+    },
+    /// The image does not exist for this kind of machine.
+    #[error("make the image {name:?} for {architecture}: it can be made for x86_64 and aarch64")]
+    Architecture {
+        /// What was asked for.
+        name: String,
+        /// This machine's architecture.
+        architecture: &'static str,
+    },
+    /// A program that makes images is not installed.
+    #[error("find the program {program}: install it (Debian's package: {package})")]
+    MissingTool {
+        /// The program.
+        program: &'static str,
+        /// The package that brings it.
+        package: &'static str,
+    },
+    /// A program could not be started.
+    #[error("start {program}")]
+    Start {
+        /// The program.
+        program: &'static str,
+        /// What came of it.
+        source: io::Error,
+    },
+    /// A program failed.
+    #[error("run {program} ({status}); it said last:\n{last_words}")]
+    Tool {
+        /// The program.
+        program: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines that it wrote to its standard error.
+        last_words: String,
+    },
+    /// A program ran for too long, and was ended.
+    #[error("run {program} in {} s; it said last:\n{last_words}", after.as_secs())]
+    ToolTimeout {
+        /// The program.
+        program: &'static str,
+        /// How long it was given.
+        after: Duration,
+        /// The last lines that it wrote to its standard error.
+        last_words: String,
+    },
+    /// An ordinary user may not be root in a namespace of their own here.
+    #[error(
+        "become root in a user namespace, without which an ordinary user can't make images: let users make namespaces \
+         (sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0), install Debian's \
+         package uidmap and give the user a range in /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 \
+         --add-subgids 100000-165535 USER), or make the image once as root; unshare said: {said}"
+    )]
+    NoNamespaces {
+        /// What `unshare` said.
+        said: String,
+    },
+    /// The disk is full, or would be.
+    #[error("find room for an image at {}: making one takes 3 GiB there and 1 GiB for temporary files", path.display())]
+    NoSpace {
+        /// A path on the full file system.
+        path: PathBuf,
+    },
+    /// The root file system lacks something that a machine starts from.
+    #[error("find {what} in the root file system")]
+    Incomplete {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// The kernel lacks drivers.
+    #[error("find the kernel's modules {}: they are neither built in nor files", names.join(", "))]
+    MissingModules {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// The kernel's modules are compressed.
+    #[error("use the kernel module {path}: {compression} compression of modules is not supported yet")]
+    CompressedModule {
+        /// The module's file.
+        path: String,
+        /// How it is compressed.
+        compression: &'static str,
+    },
+    /// The cache failed us.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A file or directory failed us.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// What came of it.
+        source: io::Error,
+    },
+}
+
+impl ImageError {
+    /// Tells a full disk from other trouble.
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError + use<> {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::NoSpace { path },
+            _ => ImageError::Io { what, path, source },
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Images: what a machine starts from, made once and kept in the cache.
+//!
+//! An image is a disk with a root file system, the kernel that belongs to it, and the few of the kernel's modules that a guest
+//! needs before it can read its disk. Nothing of quicksand is on the disk: see [`initramfs`].
+//!
+//! ```text
+//! images/NAME/image.json     what is here, written last; see `metadata`
+//!             disk.qcow2     the disk; nothing ever writes to it again
+//!             kernel
+//!             modules/       the modules, numbered in the order to load them
+//! ```
+
+mod boot;
+mod debian;
+mod disk;
+mod error;
+mod initramfs;
+mod metadata;
+mod modules;
+mod tool;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+
+pub use error::ImageError;
+pub use initramfs::{initramfs, initramfs_file};
+
+use crate::{
+    cache::{Cache, CacheError, Unfinished},
+    progress::Reporter,
+};
+use metadata::{Metadata, StoredFile};
+
+/// The images that can be made.
+const KNOWN: &[&str] = &[debian::NAME];
+/// How long to wait for another process that makes the same image.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+/// File names have 255 bytes at most, of which temporary names and locks take some.
+const LONGEST_NAME: usize = 200;
+
+/// An image in the cache.
+#[derive(Debug, Clone)]
+pub struct Image {
+    name: String,
+    directory: PathBuf,
+    metadata: Metadata,
+}
+
+impl Image {
+    /// The image of that name if the cache has it. One that is damaged, or was made by another version of quicksand, counts as
+    /// absent.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::BadName`], and [`ImageError::Io`] where the cache can't be read.
+    pub fn find(cache: &Cache, name: &str) -> Result<Option<Image>, ImageError> {
+        check_name(name)?;
+        Image::at(&cache.images().join(name), name)
+    }
+
+    /// The image in a directory.
+    pub(crate) fn at(directory: &Path, name: &str) -> Result<Option<Image>, ImageError> {
+        let path = directory.join(metadata::FILE);
+        let text = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(ImageError::io("read", &path))?,
+        };
+        let metadata = match Metadata::parse(&text) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                let (path, error) = (path.display(), &error as &dyn std::error::Error);
+                tracing::warn!(target: "quicksand::image", %path, error, "an image is not usable");
+                return Ok(None);
+            }
+        };
+        for file in metadata.files() {
+            let path = directory.join(&file.path);
+            let is_whole = |it: &fs::Metadata| it.is_file() && it.len() == file.size;
+            if !path.metadata().as_ref().is_ok_and(is_whole) {
+                let (path, size) = (path.display(), file.size);
+                tracing::warn!(target: "quicksand::image", %path, size, "an image is damaged: not a file of this size");
+                return Ok(None);
+            }
+        }
+        Ok(Some(Image { name: name.to_owned(), directory: directory.to_owned(), metadata }))
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What tells it from all others, also of the same name: the SHA-256 of its disk's file, in hexadecimal digits.
+    pub fn digest(&self) -> &str {
+        &self.metadata.digest
+    }
+
+    /// Its disk, a qcow2. Machines write to layers over it.
+    pub fn disk(&self) -> PathBuf {
+        self.directory.join(&self.metadata.disk.path)
+    }
+
+    /// The size of the disk as a guest sees it, in bytes.
+    pub fn disk_size(&self) -> u64 {
+        self.metadata.disk_size
+    }
+
+    /// What is on the disk, as the kernel names it: `ext4`.
+    pub fn file_system(&self) -> &str {
+        &self.metadata.file_system
+    }
+
+    /// Its kernel.
+    pub fn kernel(&self) -> PathBuf {
+        self.directory.join(&self.metadata.kernel.path)
+    }
+
+    /// The kernel's modules that a guest needs before it can read its disk, in the order to load them.
+    pub fn modules(&self) -> Vec<PathBuf> {
+        self.metadata.modules.iter().map(|file| self.directory.join(&file.path)).collect()
+    }
+}
+
+#[cfg(test)]
+impl Image {
+    /// An image of a few bytes in a new directory, for tests of what holds images.
+    pub(crate) fn sample(directory: &Path) -> Image {
+        fs::create_dir(directory).unwrap();
+        let stored = |name: &str| {
+            fs::write(directory.join(name), name.split('.').next().unwrap()).unwrap();
+            StoredFile { path: name.into(), size: directory.join(name).metadata().unwrap().len() }
+        };
+        let (disk, kernel) = (stored(disk::FILE), stored("kernel"));
+        let metadata = Metadata::new("0".repeat(64), (disk, 1 << 20), disk::FILE_SYSTEM, kernel, Vec::new());
+        fs::write(directory.join(metadata::FILE), metadata.to_json().unwrap()).unwrap();
+        Image::at(directory, "sample").unwrap().unwrap()
+    }
+}
+
+/// The image of that name, made if it is not in the cache. Of processes that ask at once, one makes it and the others wait.
+///
+/// What it started is ended, and what it wrote is removed, if this is dropped.
+///
+/// # Errors
+///
+/// [`ImageError`]; the cache is then as it was.
+pub async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Result<Image, ImageError> {
+    if let Some(image) = Image::find(cache, name)? {
+        return Ok(image);
+    }
+    if !KNOWN.contains(&name) {
+        return Err(ImageError::Unknown { name: name.to_owned(), known: KNOWN });
+    }
+    let _lock = cache.lock(&format!("image-{name}"), PATIENCE).await?;
+    if let Some(image) = Image::find(cache, name)? {
+        return Ok(image);
+    }
+    tracing::info!(target: "quicksand::image", name, "making an image");
+
+    let target = cache.images().join(name);
+    let unfinished = match Unfinished::beside(&target) {
+        Err(CacheError::Io { path, source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            disk::remove_leftovers(&path).await?;
+            Unfinished::beside(&target)?
+        }
+        other => other?,
+    };
+    let directory = unfinished.path().to_owned();
+    let (kernel, modules) = debian::make(&directory, reporter).await?;
+
+    let reporter = reporter.clone();
+    off_the_runtime(move || {
+        let (digest, size) = digest(&directory.join(disk::FILE), &reporter)?;
+        let disk = StoredFile { path: disk::FILE.into(), size };
+        let metadata = Metadata::new(digest, (disk, debian::DISK_SIZE), disk::FILE_SYSTEM, kernel, modules);
+        let path = directory.join(metadata::FILE);
+        let json = metadata.to_json().map_err(|error| ImageError::io("write", &path)(error.into()))?;
+        fs::write(&path, json).map_err(ImageError::io("write", &path))?;
+        Ok(unfinished.finish()?)
+    })
+    .await?;
+    let lost = || ImageError::Incomplete { what: "the image's files, just written," };
+    Image::find(cache, name)?.ok_or_else(lost)
+}
+
+fn check_name(name: &str) -> Result<(), ImageError> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let mut bytes = name.bytes();
+    if bytes.next().is_some_and(is_plain)
+        && bytes.all(|byte| is_plain(byte) || b"._:-".contains(&byte))
+        && name.len() <= LONGEST_NAME
+    {
+        Ok(())
+    } else {
+        Err(ImageError::BadName { name: name.to_owned() })
+    }
+}
+
+/// A file's SHA-256 and size.
+fn digest(path: &Path, reporter: &Reporter) -> Result<(String, u64), ImageError> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let total = file.metadata()?.len();
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        let mut current = 0;
+        reporter.report("digest", 0, total);
+        loop {
+            let count = file.read(&mut buffer)?;
+            if count == 0 {
+                return Ok((hexadecimal(&hash.finalize()), current));
+            }
+            hash.update(&buffer[..count]);
+            current += count as u64;
+            reporter.report("digest", current, total);
+        }
+    };
+    read().map_err(ImageError::io("read", path))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Runs what waits for files on a thread where that holds up nobody.
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, so there is hardly anybody who hears this.
+            Err(error) => Err(ImageError::io("finish with", Path::new("images"))(error.into())),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache) {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path()).unwrap();
+        (directory, cache)
+    }
+
+    fn put(cache: &Cache, name: &str) -> PathBuf {
+        let directory = cache.images().join(name);
+        fs::create_dir_all(directory.join("modules")).unwrap();
+        let file = |path: &str, content: &str| {
+            fs::write(directory.join(path), content).unwrap();
+            StoredFile { path: path.into(), size: content.len() as u64 }
+        };
+        let modules = vec![file("modules/00-virtio.ko", "virtio"), file("modules/01-fuse.ko", "fuse")];
+        let metadata =
+            Metadata::new("d1".into(), (file("disk.qcow2", "disk"), 99), "ext4", file("kernel", "Linux"), modules);
+        fs::write(directory.join("image.json"), metadata.to_json().unwrap()).unwrap();
+        directory
+    }
+
+    #[test]
+    fn names() {
+        for good in ["debian", "a", "9", "debian:12", "my-image_v1.2", &"x".repeat(200)] {
+            check_name(good).unwrap();
+        }
+        let too_long = "x".repeat(201);
+        let bad = [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/",
+            ".new-debian",
+            "-x",
+            "_x",
+            "Debian",
+            "dEbian",
+            "a b",
+            "a,b",
+            "ä",
+            "a\0",
+        ];
+        for bad in bad.into_iter().chain([too_long.as_str()]) {
+            assert!(matches!(check_name(bad), Err(ImageError::BadName { name }) if name == bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_found() {
+        let (_directory, cache) = cache();
+        assert!(Image::find(&cache, "x").unwrap().is_none());
+        let directory = put(&cache, "x");
+        let image = Image::find(&cache, "x").unwrap().unwrap();
+        assert_eq!((image.name(), image.digest(), image.disk_size(), image.file_system()), ("x", "d1", 99, "ext4"));
+        assert_eq!((image.disk(), image.kernel()), (directory.join("disk.qcow2"), directory.join("kernel")));
+        assert_eq!(image.modules(), [directory.join("modules/00-virtio.ko"), directory.join("modules/01-fuse.ko")]);
+        assert!(matches!(Image::find(&cache, "../x"), Err(ImageError::BadName { .. })));
+    }
+
+    #[test]
+    fn damaged_ones_count_as_absent() {
+        let (_directory, cache) = cache();
+        let damage: [&dyn Fn(&Path); 5] = [
+            &|directory| fs::write(directory.join("kernel"), "Linu").unwrap(),
+            &|directory| fs::remove_file(directory.join("modules/01-fuse.ko")).unwrap(),
+            &|directory| fs::write(directory.join("image.json"), "{").unwrap(),
+            &|directory| fs::write(directory.join("image.json"), r#"{"version": 99}"#).unwrap(),
+            &|directory| {
+                fs::remove_file(directory.join("disk.qcow2")).unwrap();
+                fs::create_dir(directory.join("disk.qcow2")).unwrap();
+            },
+        ];
+        for (number, damage) in damage.iter().enumerate() {
+            let name = format!("x{number}");
+            let directory = put(&cache, &name);
+            assert!(Image::find(&cache, &name).unwrap().is_some());
+            damage(&directory);
+            assert!(Image::find(&cache, &name).unwrap().is_none(), "{number}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_makes_an_unknown_one() {
+        let (_directory, cache) = cache();
+        let error = ensure(&cache, "plan9", &Reporter::silent()).await.unwrap_err();
+        assert_eq!(error.to_string(), "make the image \"plan9\": these can be made: debian");
+        put(&cache, "plan9");
+        assert_eq!(ensure(&cache, "plan9", &Reporter::silent()).await.unwrap().name(), "plan9");
+    }
+
+    #[test]
+    fn digests() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "abc").unwrap();
+        let (digest, size) = digest(file.path(), &Reporter::silent()).unwrap();
+        assert_eq!(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(size, 3);
+    }
+
+    #[tokio::test]
+    async fn the_initramfs_holds_the_modules_in_order() {
+        let (_directory, cache) = cache();
+        put(&cache, "x");
+        let image = Image::find(&cache, "x").unwrap().unwrap();
+        let path = initramfs_file(&cache, &image).await.unwrap();
+        assert_eq!(path.parent().unwrap(), cache.initramfs());
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes, initramfs(&image).unwrap());
+        let contains = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        assert!(contains(b"/modules/00-virtio.ko\n/modules/01-fuse.ko\n"));
+        assert!(bytes.len() > quicksand_agent::BYTES.len());
+
+        assert_eq!(initramfs_file(&cache, &image).await.unwrap(), path);
+        assert_eq!(fs::read_dir(cache.initramfs()).unwrap().count(), 1);
+        fs::write(&image.modules()[0], "virtia").unwrap();
+        assert_ne!(initramfs_file(&cache, &image).await.unwrap(), path);
+    }
+}

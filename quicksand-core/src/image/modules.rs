@@ -1,0 +1,198 @@
+//! Which of a kernel's modules a guest needs before its root file system is there, and in what order.
+//!
+//! A kernel's `modules.dep` has a line `PATH: PATH...` for each module: what it needs, and what these need. `modules.builtin`
+//! names the modules that are part of the kernel itself.
+
+use std::collections::{HashMap, HashSet};
+
+use super::error::ImageError;
+
+/// What a guest can't do without, in this order: its devices, mounts from the host, and its root file system.
+const REQUIRED: [&str; 6] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "fuse", "ext4"];
+/// What ext4 asks the kernel for by an algorithm's name, which no `modules.dep` knows. Kernels differ in which of them there is.
+const OPTIONAL_BEFORE_EXT4: [&str; 2] = ["crc32c_generic", "crc32c"];
+
+/// The files of the modules that a guest needs, relative to the directory of `modules.dep`, in the order to load them.
+pub(super) fn needed(dependencies: &str, built_in: &str) -> Result<Vec<String>, ImageError> {
+    let mut resolver = Resolver::new(dependencies, built_in);
+    for name in REQUIRED {
+        if name == "ext4" {
+            for name in OPTIONAL_BEFORE_EXT4 {
+                resolver.add(name, false);
+            }
+        }
+        resolver.add(name, true);
+    }
+    resolver.finish()
+}
+
+struct Resolver<'a> {
+    /// For each module's name its file and the files that it needs.
+    table: HashMap<String, (&'a str, Vec<&'a str>)>,
+    built_in: HashSet<String>,
+    seen: HashSet<String>,
+    order: Vec<&'a str>,
+    missing: Vec<String>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(dependencies: &'a str, built_in: &str) -> Resolver<'a> {
+        let lines = dependencies.lines().filter_map(|line| line.split_once(':'));
+        let table = lines
+            .map(|(path, needs)| (name_of(path.trim()), (path.trim(), needs.split_ascii_whitespace().collect())))
+            .collect();
+        let built_in = built_in.lines().map(|path| name_of(path.trim())).collect();
+        Resolver { table, built_in, seen: HashSet::new(), order: Vec::new(), missing: Vec::new() }
+    }
+
+    /// Adds a module after all that it needs. One that was seen is there, or is about to be: that ends cycles too.
+    fn add(&mut self, name: &str, required: bool) {
+        let name = name_of(name);
+        if self.built_in.contains(&name) || self.seen.contains(&name) {
+            return;
+        }
+        let Some((path, needs)) = self.table.get(&name).cloned() else {
+            if required {
+                self.seen.insert(name.clone());
+                self.missing.push(name);
+            }
+            return;
+        };
+        self.seen.insert(name);
+        // The line lists a module before what that one needs; modprobe too goes through it from its end.
+        for need in needs.into_iter().rev() {
+            self.add(need, true);
+        }
+        self.order.push(path);
+    }
+
+    fn finish(self) -> Result<Vec<String>, ImageError> {
+        if !self.missing.is_empty() {
+            return Err(ImageError::MissingModules { names: self.missing });
+        }
+        for path in &self.order {
+            if let Some((_, compression)) = split_compression(path) {
+                return Err(ImageError::CompressedModule { path: (*path).to_owned(), compression });
+            }
+        }
+        Ok(self.order.into_iter().map(str::to_owned).collect())
+    }
+}
+
+/// A module's name from its name or path: the kernel takes `-` and `_` for the same.
+pub(super) fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let file = split_compression(file).map_or(file, |(file, _)| file);
+    file.strip_suffix(".ko").unwrap_or(file).replace('-', "_")
+}
+
+fn split_compression(path: &str) -> Option<(&str, &'static str)> {
+    ["xz", "zst", "gz"].into_iter().find_map(|compression| {
+        let path = path.strip_suffix(compression)?.strip_suffix('.')?;
+        Some((path, compression))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As of Debian 12's cloud kernel.
+    const DEBIAN: &str = "\
+kernel/drivers/virtio/virtio_ring.ko:
+kernel/drivers/virtio/virtio.ko: kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/virtio/virtio_pci_modern_dev.ko:
+kernel/drivers/virtio/virtio_pci_legacy_dev.ko:
+kernel/drivers/virtio/virtio_pci.ko: kernel/drivers/virtio/virtio_pci_legacy_dev.ko \
+kernel/drivers/virtio/virtio_pci_modern_dev.ko kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/char/virtio_console.ko: kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/net/core/failover.ko:
+kernel/drivers/net/net_failover.ko: kernel/net/core/failover.ko
+kernel/drivers/net/virtio_net.ko: kernel/drivers/net/net_failover.ko kernel/net/core/failover.ko \
+kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko
+kernel/fs/fuse/fuse.ko:
+";
+
+    fn names(paths: &[String]) -> Vec<String> {
+        paths.iter().map(|path| name_of(path)).collect()
+    }
+
+    #[test]
+    fn debians_cloud_kernel() {
+        let order = needed(DEBIAN, "kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n").unwrap();
+        let expected = "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk virtio_console \
+                        failover net_failover virtio_net fuse";
+        assert_eq!(names(&order).join(" "), expected);
+        assert_eq!(order[0], "kernel/drivers/virtio/virtio_ring.ko");
+    }
+
+    #[test]
+    fn ext4_as_a_module_comes_after_its_checksum() {
+        let more = "kernel/fs/mbcache.ko:\nkernel/fs/jbd2/jbd2.ko:\nkernel/crypto/crc32c_generic.ko:\n\
+                    kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko kernel/fs/mbcache.ko\n";
+        let order = names(&needed(&format!("{DEBIAN}{more}"), "").unwrap());
+        assert_eq!(order[11..].join(" "), "crc32c_generic mbcache jbd2 ext4");
+    }
+
+    #[test]
+    fn all_built_in_is_nothing_to_load() {
+        let built_in = REQUIRED.map(|name| format!("kernel/x/{}.ko", name.replace('_', "-"))).join("\n");
+        assert!(needed("", &built_in).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_dependency_may_be_built_in() {
+        let order = needed(DEBIAN, "kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio-ring.ko").unwrap();
+        assert_eq!(name_of(&order[0]), "virtio");
+    }
+
+    #[test]
+    fn missing_ones_are_all_named() {
+        let without: String =
+            DEBIAN.lines().filter(|line| !line.contains("fuse")).map(|line| format!("{line}\n")).collect();
+        match needed(&without, "").unwrap_err() {
+            ImageError::MissingModules { names } => assert_eq!(names, ["fuse", "ext4"]),
+            error => panic!("{error}"),
+        }
+        // A line that needs a file without a line of its own.
+        match needed("a/virtio_pci.ko: a/lost-one.ko\n", DEBIAN).unwrap_err() {
+            ImageError::MissingModules { names } => assert!(names.contains(&"lost_one".to_owned()), "{names:?}"),
+            error => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn cycles_end() {
+        let mut resolver = Resolver::new("a.ko: b.ko a.ko\nb.ko: a.ko\n", "");
+        resolver.add("a", true);
+        assert_eq!(resolver.finish().unwrap(), ["b.ko", "a.ko"]);
+    }
+
+    #[test]
+    fn dash_and_underscore_are_one() {
+        let mut resolver = Resolver::new("k/snd-core.ko:\nk/snd_pcm.ko: k/snd-core.ko\n", "");
+        resolver.add("snd-pcm", true);
+        resolver.add("snd_core", true);
+        assert_eq!(resolver.finish().unwrap(), ["k/snd-core.ko", "k/snd_pcm.ko"]);
+    }
+
+    #[test]
+    fn compressed_modules_are_refused_by_name() {
+        for compression in ["xz", "zst", "gz"] {
+            let compressed = DEBIAN.replace(".ko", &format!(".ko.{compression}"));
+            match needed(&compressed, "kernel/fs/ext4/ext4.ko").unwrap_err() {
+                ImageError::CompressedModule { path, compression: found } => {
+                    assert_eq!(found, compression);
+                    assert!(path.ends_with(compression), "{path}");
+                }
+                error => panic!("{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_is_missing_modules() {
+        assert!(matches!(needed("\0:::\n: :\nx", "\n\n/"), Err(ImageError::MissingModules { .. })));
+    }
+}

@@ -1,0 +1,368 @@
+//! What a virtual machine consists of, and the QEMU command line that makes it.
+//!
+//! A frozen state fits only the machine that it was taken from, down to the order of its devices. So there is one function that
+//! writes the command line, for boots and for clones alike, and a [key](Machine::key) made from what it writes.
+
+use std::{ffi::OsString, fmt, fs, os::fd::RawFd, path::Path};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{Size, qemu::Version, random::hex};
+
+/// How the guest's instructions are carried out, as a user asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Accel {
+    /// The fastest that is found to work.
+    #[default]
+    Auto,
+    /// Linux's own virtualization.
+    Kvm,
+    /// macOS's own virtualization. Untested.
+    Hvf,
+    /// Windows's own virtualization. Untested.
+    Whpx,
+    /// Software emulation: slow, and works everywhere.
+    Tcg,
+}
+
+/// What carries out the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Accelerator {
+    /// Linux's own virtualization.
+    Kvm,
+    /// macOS's own virtualization. Untested.
+    Hvf,
+    /// Windows's own virtualization. Untested.
+    Whpx,
+    /// Software emulation.
+    Tcg,
+}
+
+impl Accelerator {
+    fn name(self) -> &'static str {
+        match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Hvf => "hvf",
+            Accelerator::Whpx => "whpx",
+            Accelerator::Tcg => "tcg",
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a guest reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum NetworkMode {
+    /// Nothing: the guest has no network interface.
+    None,
+    /// Nothing but what is named to it: the guest has an interface that leads nowhere else.
+    #[default]
+    MountsOnly,
+    /// The internet, through QEMU's user network. With that, services on the host's loopback can be reached as well.
+    Full,
+}
+
+/// The parts of a machine that a frozen state is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) memory: u64,
+    pub(crate) cpus: u32,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) extra_arguments: Vec<String>,
+}
+
+/// What differs between two starts of one machine.
+#[derive(Debug)]
+pub(crate) struct Instance<'a> {
+    /// Shown by `ps`.
+    pub(crate) name: &'a str,
+    pub(crate) memory_file: &'a Path,
+    /// The disk's files from the bottom up. The last is written, the others never.
+    pub(crate) disk: Vec<&'a Path>,
+    pub(crate) console_log: &'a Path,
+    pub(crate) network: NetworkMode,
+    pub(crate) begin: Begin<'a>,
+    pub(crate) qmp: RawFd,
+    pub(crate) agent: RawFd,
+}
+
+/// How a machine comes to life.
+#[derive(Debug)]
+pub(crate) enum Begin<'a> {
+    /// From its kernel.
+    Boot { kernel: &'a Path, initramfs: &'a Path, command_line: &'a str },
+    /// From a frozen state, which is given over the control channel.
+    Restore,
+}
+
+/// The name of the disk's topmost block node at the start.
+pub(crate) const ROOT_NODE: &str = "root";
+
+impl Machine {
+    /// What tells this machine from every other that a frozen state might be of: all of its command line but paths and other
+    /// things that may differ, QEMU's version, the host's processor where the guest sees it, and the agent in its memory.
+    pub(crate) fn key(&self, qemu: Version) -> String {
+        let nowhere = Path::new("");
+        let instance = Instance {
+            name: "",
+            memory_file: nowhere,
+            disk: vec![nowhere],
+            console_log: nowhere,
+            network: NetworkMode::None,
+            begin: Begin::Restore,
+            qmp: 0,
+            agent: 0,
+        };
+        let mut hash = Sha256::new();
+        for argument in self.arguments(&instance) {
+            hash.update(argument.as_encoded_bytes());
+            hash.update([0]);
+        }
+        hash.update(qemu.to_string());
+        hash.update(quicksand_agent::ID);
+        if self.accelerator != Accelerator::Tcg {
+            hash.update(host_processor());
+        }
+        hex(&hash.finalize())
+    }
+
+    /// QEMU's arguments. Their order is part of the machine.
+    pub(crate) fn arguments(&self, instance: &Instance<'_>) -> Vec<OsString> {
+        let mut arguments = Arguments::default();
+        let cpu = if self.accelerator == Accelerator::Tcg { "max" } else { "host" };
+        arguments
+            .flag("-nodefaults")
+            .flag("-no-user-config")
+            .option("-name", format!("quicksand-{}", instance.name))
+            // The stream of a freeze has no configuration section and no description, see docs/design.md.
+            .option("-machine", "q35,memory-backend=memory,suppress-vmdesc=on,dump-guest-core=off,usb=off,vmport=off")
+            .option("-global", "migration.send-configuration=off")
+            .option("-accel", self.accelerator.name())
+            .option("-cpu", cpu)
+            .option("-smp", self.cpus.to_string())
+            .option("-m", format!("size={}b", self.memory))
+            .json(
+                "-object",
+                &json!({
+                    "qom-type": "memory-backend-file",
+                    "id": "memory",
+                    "size": self.memory,
+                    "mem-path": text(instance.memory_file),
+                    "share": false,
+                }),
+            )
+            .option("-rtc", "base=utc")
+            .option("-display", "none")
+            .option("-vga", "none")
+            // A clone has no firmware to reset into, see docs/design.md.
+            .option("-action", "reboot=shutdown")
+            .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+            .option("-chardev", format!("socket,id=qmp,fd={}", instance.qmp))
+            .option("-mon", "chardev=qmp,mode=control")
+            .option("-chardev", format!("file,id=console,path={}", escaped(instance.console_log)))
+            .option("-serial", "chardev:console");
+        for (level, path) in instance.disk.iter().enumerate() {
+            arguments.json("-blockdev", &block_node(level, instance.disk.len(), path));
+        }
+        arguments
+            .json("-device", &json!({
+                "driver": "virtio-blk-pci", "id": "disk", "drive": ROOT_NODE, "addr": "0x3", "romfile": "",
+            }))
+            .json("-device", &json!({ "driver": "virtio-serial-pci", "id": "ports", "addr": "0x4" }))
+            .option("-chardev", format!("socket,id=agent,fd={}", instance.agent))
+            .json("-device", &json!({
+                "driver": "virtserialport", "bus": "ports.0", "nr": 1, "chardev": "agent", "name": "quicksand.agent",
+            }));
+        let mut card = json!({ "driver": "virtio-net-pci", "id": "card", "addr": "0x5", "romfile": "" });
+        if let Some(backend) = network_backend(instance.network) {
+            arguments.option("-netdev", backend);
+            card["netdev"] = "network".into();
+        }
+        arguments.json("-device", &card);
+        match instance.begin {
+            Begin::Boot { kernel, initramfs, command_line } => {
+                arguments.path("-kernel", kernel).path("-initrd", initramfs).option("-append", command_line);
+            }
+            Begin::Restore => {
+                arguments.flag("-S").option("-incoming", "defer");
+            }
+        }
+        for extra in &self.extra_arguments {
+            arguments.flag(extra);
+        }
+        arguments.0
+    }
+}
+
+/// The network that QEMU itself provides to the guest.
+fn network_backend(mode: NetworkMode) -> Option<&'static str> {
+    match mode {
+        NetworkMode::None => None,
+        NetworkMode::MountsOnly => Some("user,id=network,ipv6=off,restrict=on"),
+        NetworkMode::Full => Some("user,id=network,ipv6=off"),
+    }
+}
+
+/// One file of the disk. Each names the one below it by node, so that no name inside a file is followed.
+fn block_node(level: usize, levels: usize, path: &Path) -> Value {
+    let top = level + 1 == levels;
+    let below = level.checked_sub(1).map(layer_node);
+    let mut node = overlay_node(if top { ROOT_NODE.to_owned() } else { layer_node(level) }, path);
+    node["backing"] = below.map_or(Value::Null, Value::from);
+    if !top {
+        node["read-only"] = true.into();
+        node["file"]["read-only"] = true.into();
+    }
+    node
+}
+
+fn layer_node(level: usize) -> String {
+    format!("layer{level}")
+}
+
+/// A block node that can be put over another.
+pub(crate) fn overlay_node(name: String, path: &Path) -> Value {
+    json!({
+        "driver": "qcow2",
+        "node-name": name,
+        "backing": null,
+        "discard": "unmap",
+        // What a machine writes is thrown away or frozen while QEMU runs; nothing of it must survive the host's own crash.
+        "cache": { "no-flush": true },
+        "file": { "driver": "file", "filename": text(path), "cache": { "no-flush": true } },
+    })
+}
+
+/// QEMU's arguments as they are put together.
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn flag(&mut self, name: impl Into<OsString>) -> &mut Self {
+        self.0.push(name.into());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        self.flag(name).flag(value)
+    }
+
+    fn path(&mut self, name: &str, path: &Path) -> &mut Self {
+        self.option(name, path)
+    }
+
+    fn json(&mut self, name: &str, value: &Value) -> &mut Self {
+        self.option(name, value.to_string())
+    }
+}
+
+/// A path for JSON. The cache and project directories are refused where they are not UTF-8, so nothing is lost here.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// A path inside a comma-separated option, where QEMU takes two commas for one.
+fn escaped(path: &Path) -> String {
+    text(path).replace(',', ",,")
+}
+
+/// What a guest on hardware virtualization sees of the host's processor.
+fn host_processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let wanted = ["vendor_id", "cpu family", "model", "stepping", "microcode", "flags", "Features", "CPU part"];
+    first.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name))).collect::<Vec<_>>().join("\n")
+}
+
+/// The least memory that a guest may have: below it, kernels of distributions do not reach their init.
+pub(crate) const LEAST_MEMORY: Size = Size::from_mib(64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VERSION: Version = Version { major: 7, minor: 2, micro: 22 };
+
+    fn machine() -> Machine {
+        Machine { memory: 512 << 20, cpus: 1, accelerator: Accelerator::Tcg, extra_arguments: vec![] }
+    }
+
+    fn instance<'a>(disk: Vec<&'a Path>, log: &'a Path, network: NetworkMode) -> Instance<'a> {
+        let begin = Begin::Restore;
+        Instance { name: "x", memory_file: Path::new("/m"), disk, console_log: log, network, begin, qmp: 3, agent: 4 }
+    }
+
+    fn line(machine: &Machine, instance: &Instance<'_>) -> String {
+        let words: Vec<_> = machine.arguments(instance).into_iter().map(|word| word.into_string().unwrap()).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn the_key_covers_the_machine_and_nothing_else() {
+        let key = |change: fn(&mut Machine)| {
+            let mut machine = machine();
+            change(&mut machine);
+            machine.key(VERSION)
+        };
+        let own = key(|_| {});
+        assert_eq!(own, machine().key(VERSION));
+        for change in [
+            (|m| m.memory += 1 << 20) as fn(&mut Machine),
+            |m| m.cpus = 2,
+            |m| m.accelerator = Accelerator::Kvm,
+            |m| m.extra_arguments.push("-s".into()),
+        ] {
+            assert_ne!(key(change), own);
+        }
+        assert_ne!(machine().key(Version { micro: 23, ..VERSION }), own);
+    }
+
+    #[test]
+    fn odd_paths_stay_one_value() {
+        let odd = Path::new("/a b,c\"d/x");
+        let line = line(&machine(), &instance(vec![odd], odd, NetworkMode::None));
+        assert!(line.contains(r#"path=/a b,,c"d/x"#), "{line}");
+        assert!(line.contains(r#""filename":"/a b,c\"d/x""#), "{line}");
+    }
+
+    #[test]
+    fn layers_name_the_one_below_and_only_the_top_is_written() {
+        let paths = ["/0", "/1", "/2"].map(Path::new);
+        let nodes: Vec<_> = paths.iter().enumerate().map(|(n, path)| block_node(n, 3, path)).collect();
+        let names: Vec<_> =
+            nodes.iter().map(|node| (&node["node-name"], &node["backing"], &node["read-only"])).collect();
+        assert_eq!(
+            names,
+            [
+                (&json!("layer0"), &Value::Null, &json!(true)),
+                (&json!("layer1"), &json!("layer0"), &json!(true)),
+                (&json!("root"), &json!("layer1"), &Value::Null),
+            ]
+        );
+    }
+
+    #[test]
+    fn no_port_is_opened_and_no_secret_told() {
+        for mode in [NetworkMode::None, NetworkMode::MountsOnly, NetworkMode::Full] {
+            let line = line(&machine(), &instance(vec![Path::new("/d")], Path::new("/l"), mode));
+            for word in ["tcp:", "hostfwd", "-vnc", "server=on", "127.0.0.1"] {
+                assert!(!line.contains(word), "{word} in {line}");
+            }
+            assert_eq!(line.contains("restrict=on"), mode == NetworkMode::MountsOnly);
+            assert_eq!(line.contains("-netdev"), mode != NetworkMode::None);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! How far a long step has come.
+
+use std::{fmt, sync::Arc};
+
+/// One report of a step that a user waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done, in a few words: "install packages", "boot".
+    pub stage: &'static str,
+    /// How much of it is done, in units of the stage: bytes, steps or, with a total of 1, not done and done.
+    pub current: u64,
+    /// How much there is to do; 0 where that is not known.
+    pub total: u64,
+}
+
+/// Takes reports. Called on any thread, often; it should return at once.
+#[derive(Clone)]
+pub struct Reporter(Arc<dyn Fn(&Progress) + Send + Sync>);
+
+impl Reporter {
+    /// Reports to a function.
+    pub fn new(report: impl Fn(&Progress) + Send + Sync + 'static) -> Reporter {
+        Reporter(Arc::new(report))
+    }
+
+    /// Reports to nobody.
+    pub fn silent() -> Reporter {
+        Reporter::new(|_| {})
+    }
+
+    /// Says how far `stage` has come.
+    pub fn report(&self, stage: &'static str, current: u64, total: u64) {
+        (self.0)(&Progress { stage, current, total });
+    }
+}
+
+impl fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reporter")
+    }
+}

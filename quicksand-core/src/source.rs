@@ -1,0 +1,191 @@
+//! What a sandbox starts from: an image or a save, and the warm state that belongs to it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Error, Reporter,
+    cache::{CacheError, Unfinished},
+    host::Host,
+    image::{self, Image, ImageError},
+    machine::Machine,
+    random::hex,
+    state::{self, Description, State},
+    vm::{Boot, Probe, Vm},
+};
+
+/// How long another process may take to boot the state that we wait for.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// Timers of the distribution that would wake up in clones as their clock jumps ahead, and take the package manager's lock.
+const MASKED: [&str; 6] = [
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "fstrim.timer",
+    "systemd-tmpfiles-clean.timer",
+];
+
+/// What a sandbox starts from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Image(Image),
+    Save(Box<State>),
+}
+
+impl Source {
+    /// Finds what a name means: a directory that holds a save, a save of that name, an image.
+    pub(crate) async fn find(host: &Host, name: &str, saves: &Path, reporter: &Reporter) -> Result<Source, Error> {
+        let directory = if name.contains('/') { PathBuf::from(name) } else { saves.join(name) };
+        if let Some(state) = State::read(&directory)? {
+            return Ok(Source::Save(Box::new(state)));
+        }
+        match image::ensure(&host.cache, name, reporter).await {
+            Ok(image) => Ok(Source::Image(image)),
+            Err(ImageError::Unknown { known, .. }) => {
+                let images = known.iter().map(ToString::to_string).collect();
+                Err(Error::NoSuchSource { name: name.to_owned(), saves: saves.to_owned(), images })
+            }
+            Err(ImageError::BadName { .. }) if name.contains('/') => {
+                Err(Error::NoSuchSource { name: name.to_owned(), saves: directory, images: Vec::new() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn image(&self) -> Image {
+        match self {
+            Source::Image(image) => image.clone(),
+            Source::Save(state) => state.image().clone(),
+        }
+    }
+
+    /// Tells it from every other image and save.
+    pub(crate) fn id(&self) -> String {
+        match self {
+            Source::Image(image) => format!("image {}", image.digest()),
+            Source::Save(state) => format!("save {}", state.manifest.id),
+        }
+    }
+
+    /// The disk's files, none of which is ever written.
+    fn disk(&self) -> Vec<PathBuf> {
+        match self {
+            Source::Image(image) => vec![image.disk()],
+            Source::Save(state) => state.disk(),
+        }
+    }
+}
+
+/// A warm state, and whether it had to be booted.
+#[derive(Debug)]
+pub(crate) struct Warm {
+    pub(crate) state: State,
+    pub(crate) booted: bool,
+}
+
+/// The warm state of a source for that machine, from the cache; booted and kept where it is not there.
+pub(crate) async fn warm_state(
+    host: &Host,
+    source: &Source,
+    machine: &Machine,
+    boot_timeout: Duration,
+    reporter: &Reporter,
+) -> Result<Warm, Error> {
+    let machine_key = machine.key(host.version);
+    let key = short_key(&format!("{}\n{machine_key}", source.id()));
+    let directory = host.cache.states().join(&key);
+    // A damaged one is made again: it is only a cache.
+    let look = || State::read(&directory).unwrap_or_default();
+    if let Some(state) = look() {
+        return Ok(Warm { state, booted: false });
+    }
+    let _lock = host.cache.lock(&format!("state-{key}"), OTHERS_PATIENCE).await?;
+    if let Some(state) = look() {
+        return Ok(Warm { state, booted: false });
+    }
+
+    reporter.report("boot", 0, 1);
+    let image = source.image();
+    let initramfs = initramfs_file(host, &image)?;
+    let command_line = command_line(&image);
+    let boot = Boot {
+        kernel: &image.kernel(),
+        initramfs: &initramfs,
+        command_line: &command_line,
+        disk: source.disk(),
+        disk_size: image.disk_size(),
+        timeout: boot_timeout,
+    };
+    let vm = Vm::boot(host, machine, boot).await?;
+    reporter.report("boot", 1, 1);
+
+    reporter.report("freeze", 0, 1);
+    let unfinished = Unfinished::beside(&directory)?;
+    let frozen = vm.freeze(host, unfinished.path()).await?;
+    let description =
+        Description { machine: machine.clone(), machine_key, user_network: vm.user_network(), recipe: None };
+    state::write(unfinished.path(), &image, &frozen.layers, description)?;
+    vm.process().kill().await.map_err(Error::io("end the machine of", &directory))?;
+    drop(vm);
+    // A cache of what can be made again is not worth waiting for the disk. Where the host crashes, its files may be empty, which
+    // a restore notices.
+    unfinished.finish_unsynced()?;
+    reporter.report("freeze", 1, 1);
+    let state = look().ok_or_else(|| CacheError::io("read back", &directory)(std::io::ErrorKind::NotFound.into()))?;
+    Ok(Warm { state, booted: true })
+}
+
+/// Removes a warm state that turned out not to work, so that it is made again.
+pub(crate) fn quarantine(host: &Host, state: &State) {
+    // Only the cache's own: a save is the user's.
+    if state.directory().starts_with(host.cache.states()) {
+        let _ = std::fs::remove_dir_all(state.directory());
+    }
+}
+
+/// What a probe of an accelerator runs: the image's kernel with our initramfs.
+pub(crate) fn probe_files(host: &Host, image: &Image) -> Result<(PathBuf, PathBuf), Error> {
+    Ok((image.kernel(), initramfs_file(host, image)?))
+}
+
+impl<'a> Probe<'a> {
+    pub(crate) fn of(files: &'a (PathBuf, PathBuf)) -> Probe<'a> {
+        Probe { kernel: &files.0, initramfs: &files.1 }
+    }
+}
+
+/// The image's initramfs with our agent, from the cache.
+fn initramfs_file(host: &Host, image: &Image) -> Result<PathBuf, Error> {
+    let key = &hex(&Sha256::digest(format!("{} {}", image.digest(), quicksand_agent::ID)))[..32];
+    let path = host.cache.initramfs().join(key);
+    if !path.exists() {
+        host.cache.publish(&path, &image::initramfs(image)?)?;
+    }
+    Ok(path)
+}
+
+/// A short name for something that is told by a text.
+pub(crate) fn short_key(text: &str) -> String {
+    let mut key = hex(&Sha256::digest(text));
+    key.truncate(32);
+    key
+}
+
+fn command_line(image: &Image) -> String {
+    let mut words = vec![
+        "console=ttyS0".to_owned(),
+        "quiet".to_owned(),
+        // A panic ends QEMU, which is noticed at once.
+        "panic=-1".to_owned(),
+        "quicksand.root=/dev/vda".to_owned(),
+        format!("quicksand.fstype={}", image.file_system()),
+    ];
+    words.extend(MASKED.map(|unit| format!("systemd.mask={unit}")));
+    words.join(" ")
+}

@@ -1,0 +1,278 @@
+//! Frozen machines on disk: warm states in the cache, and saves in a project. Both are the same kind of directory.
+//!
+//! ```text
+//! manifest.json       written last
+//! layers/0.qcow2 …    the disk above its image, from the bottom up
+//! image/              the image at the bottom of the disk, with its kernel
+//! memory              the guest's memory, sparse
+//! devices             the state of its devices
+//! ```
+//!
+//! Nothing in it is ever written again. Image and layers are shared with other states by hard links where the file
+//! system can, so that a state costs what it changed and yet needs nothing outside its directory.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{image::Image, machine::Machine, random};
+
+/// The manifest's version. Raised with every change that an older reader would misread.
+const VERSION: u32 = 1;
+
+/// What is written of a frozen machine beside its files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    version: u32,
+    /// Differs between any two states; what is made from this one is keyed by it.
+    pub(crate) id: String,
+    /// The image at the bottom of the disk.
+    pub(crate) image: String,
+    pub(crate) machine: Machine,
+    /// [`Machine::key`] at the time of the freeze.
+    pub(crate) machine_key: String,
+    /// How many files the disk has in `layers`.
+    pub(crate) layers: usize,
+    /// Whether a user network was at work, whose state is among the devices.
+    pub(crate) user_network: bool,
+    /// What the state was made from, where it is remade when that changes.
+    #[serde(default)]
+    pub(crate) recipe: Option<String>,
+}
+
+/// What a manifest says of a machine that is being frozen.
+#[derive(Debug, Clone)]
+pub(crate) struct Description {
+    pub(crate) machine: Machine,
+    pub(crate) machine_key: String,
+    pub(crate) user_network: bool,
+    pub(crate) recipe: Option<String>,
+}
+
+/// A frozen machine.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    directory: PathBuf,
+    image: Image,
+    pub(crate) manifest: Manifest,
+}
+
+/// Why a frozen machine can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// A file of it could not be read or written.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What came of it.
+        source: io::Error,
+    },
+    /// The manifest is not one.
+    #[error("read {}: it is no manifest of a save", path.display())]
+    Malformed {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The manifest is of a later quicksand.
+    #[error("read {}: it has version {found}, and this quicksand reads up to {VERSION}; use a newer one", path.display())]
+    Version {
+        /// The manifest.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// A file that the manifest names is not there.
+    #[error("use the save {}: its file {file} is missing; remove the save and make it again", directory.display())]
+    Incomplete {
+        /// The save.
+        directory: PathBuf,
+        /// The file.
+        file: String,
+    },
+}
+
+impl State {
+    /// Reads the state in a directory. `None` where there is none.
+    pub(crate) fn read(directory: &Path) -> Result<Option<State>, StateError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let path = directory.join("manifest.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(source) => return Err(StateError::Io { what: "read", path, source }),
+        };
+        let malformed = |source| StateError::Malformed { path: path.clone(), source };
+        let Versioned { version: found } = serde_json::from_slice(&bytes).map_err(malformed)?;
+        if found > VERSION {
+            return Err(StateError::Version { path, found });
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(malformed)?;
+        let missing = |file: &str| StateError::Incomplete { directory: directory.to_owned(), file: file.to_owned() };
+        let image =
+            Image::at(&directory.join("image"), &manifest.image).ok().flatten().ok_or_else(|| missing("image"))?;
+        let state = State { directory: directory.to_owned(), image, manifest };
+        for file in state.layers().into_iter().chain([state.memory(), state.devices()]) {
+            if !file.is_file() {
+                return Err(missing(&file.strip_prefix(directory).unwrap_or(&file).display().to_string()));
+            }
+        }
+        Ok(Some(state))
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The disk's files above the image, from the bottom up. By number: `10` comes after `9`.
+    pub(crate) fn layers(&self) -> Vec<PathBuf> {
+        (0..self.manifest.layers).map(|number| layer_path(&self.directory, number)).collect()
+    }
+
+    pub(crate) fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// All of the disk's files, from the image up.
+    pub(crate) fn disk(&self) -> Vec<PathBuf> {
+        [self.image.disk()].into_iter().chain(self.layers()).collect()
+    }
+
+    pub(crate) fn memory(&self) -> PathBuf {
+        memory_path(&self.directory)
+    }
+
+    pub(crate) fn devices(&self) -> PathBuf {
+        devices_path(&self.directory)
+    }
+}
+
+/// Puts a frozen machine's files into a directory: the memory and devices are there, the layers are linked or copied.
+pub(crate) fn write(
+    directory: &Path,
+    image: &Image,
+    layers: &[PathBuf],
+    description: Description,
+) -> Result<(), StateError> {
+    link_tree(image.directory(), &directory.join("image"))?;
+    let layers_directory = directory.join("layers");
+    fs::create_dir(&layers_directory).map_err(io_error("create", &layers_directory))?;
+    for (number, layer) in layers.iter().enumerate() {
+        link(layer, &layer_path(directory, number))?;
+    }
+    let id: [u8; 16] = random::bytes().map_err(io_error("draw an id for", directory))?;
+    let manifest = Manifest {
+        version: VERSION,
+        id: random::hex(&id),
+        image: image.name().to_owned(),
+        machine: description.machine,
+        machine_key: description.machine_key,
+        layers: layers.len(),
+        user_network: description.user_network,
+        recipe: description.recipe,
+    };
+    let path = directory.join("manifest.json");
+    let file = File::create_new(&path).map_err(io_error("create", &path))?;
+    serde_json::to_writer_pretty(file, &manifest).map_err(|e| io_error("write", &path)(e.into()))
+}
+
+/// Gives a file that nobody writes a second name, or copies it where there is no linking, as across file systems.
+fn link(from: &Path, to: &Path) -> Result<(), StateError> {
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).map_err(io_error("copy to", to))?;
+    }
+    Ok(())
+}
+
+fn link_tree(from: &Path, to: &Path) -> Result<(), StateError> {
+    fs::create_dir(to).map_err(io_error("create", to))?;
+    for entry in fs::read_dir(from).map_err(io_error("read", from))? {
+        let entry = entry.map_err(io_error("read", from))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() { link_tree(&source, &target)? } else { link(&source, &target)? }
+    }
+    Ok(())
+}
+
+pub(crate) fn memory_path(directory: &Path) -> PathBuf {
+    directory.join("memory")
+}
+
+pub(crate) fn devices_path(directory: &Path) -> PathBuf {
+    directory.join("devices")
+}
+
+fn layer_path(directory: &Path, number: usize) -> PathBuf {
+    directory.join("layers").join(format!("{number}.qcow2"))
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError + use<> {
+    let path = path.to_owned();
+    move |source| StateError::Io { what, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Accelerator;
+
+    fn description() -> Description {
+        Description {
+            machine: Machine { memory: 1 << 29, cpus: 1, accelerator: Accelerator::Tcg, extra_arguments: vec![] },
+            machine_key: "k".into(),
+            user_network: false,
+            recipe: None,
+        }
+    }
+
+    fn whole(directory: &Path, layers: usize) {
+        let sources: Vec<_> = (0..layers).map(|n| directory.with_extension(format!("src{n}"))).collect();
+        for (number, source) in sources.iter().enumerate() {
+            fs::write(source, number.to_string()).unwrap();
+        }
+        fs::create_dir(directory).unwrap();
+        fs::write(memory_path(directory), "m").unwrap();
+        fs::write(devices_path(directory), "d").unwrap();
+        let image = Image::sample(&directory.with_extension("image"));
+        write(directory, &image, &sources, description()).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_order() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = temp.path().join("s");
+        whole(&directory, 12);
+        let state = State::read(&directory).unwrap().unwrap();
+        let contents: Vec<_> = state.layers().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        assert_eq!(contents, (0..12).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(fs::read(state.image().disk()).unwrap(), b"disk");
+    }
+
+    #[test]
+    fn absent_damaged_and_later_ones_are_told_apart() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = temp.path().join("s");
+        assert!(State::read(&directory).unwrap().is_none());
+        whole(&directory, 2);
+        fs::remove_file(directory.join("layers/1.qcow2")).unwrap();
+        let error = State::read(&directory).unwrap_err();
+        assert!(matches!(&error, StateError::Incomplete { file, .. } if file == "layers/1.qcow2"), "{error}");
+        let manifest = directory.join("manifest.json");
+        fs::write(&manifest, r#"{"version": 99, "new": true}"#).unwrap();
+        assert!(matches!(State::read(&directory), Err(StateError::Version { found: 99, .. })));
+        fs::write(&manifest, "{").unwrap();
+        assert!(matches!(State::read(&directory), Err(StateError::Malformed { .. })));
+    }
+}

@@ -1,0 +1,224 @@
+//! Why a machine did not start: the stage, the cause, QEMU's own words, the last lines of the console, what to do.
+
+use std::{fmt, fs, io::Read, io::Seek, io::SeekFrom, path::Path, process::ExitStatus, time::Duration};
+
+use crate::{guest::ChannelError, qemu::qmp::QmpError};
+
+/// Lines of the console that an error shows.
+const CONSOLE_LINES: usize = 40;
+/// How much of a log's end is looked at, in bytes: a guest may print without end.
+const TAIL: u64 = 64 * 1024;
+
+/// A step of a machine's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// QEMU takes its arguments and answers on its control channel.
+    Launch,
+    /// QEMU loads a frozen state.
+    Load,
+    /// The guest's kernel boots until the agent answers.
+    Boot,
+    /// The guest's init starts what it is to start.
+    Settle,
+    /// A clone's agent answers and takes up a life of its own.
+    Wake,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Launch => "launch QEMU",
+            Stage::Load => "load the frozen state",
+            Stage::Boot => "boot the guest",
+            Stage::Settle => "wait until the guest is up",
+            Stage::Wake => "wake the guest",
+        })
+    }
+}
+
+/// What went wrong at that stage.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartCause {
+    /// QEMU ended.
+    QemuExited(ExitStatus),
+    /// The host has not enough memory for the guest.
+    OutOfMemory,
+    /// The guest's kernel gave up; with its words.
+    KernelPanic(String),
+    /// The guest switched itself off.
+    GuestEnded,
+    /// The agent did not answer in time.
+    AgentSilent(Duration),
+    /// The stage took too long.
+    TooLong(Duration),
+    /// The conversation with the guest failed.
+    Channel(ChannelError),
+    /// QEMU refused a command.
+    Qmp(QmpError),
+    /// QEMU could not make sense of the frozen state.
+    BadState(String),
+}
+
+/// A machine did not start.
+#[derive(Debug)]
+pub struct StartError {
+    /// The stage that failed.
+    pub stage: Stage,
+    /// Why.
+    pub cause: StartCause,
+    /// What QEMU said on its standard error.
+    pub qemu_said: String,
+    /// The last lines of the guest's console.
+    pub console: String,
+}
+
+impl StartError {
+    /// Puts together what is known once a stage has failed.
+    pub(super) fn gather(stage: Stage, cause: StartCause, qemu_log: &Path, console_log: &Path) -> Box<StartError> {
+        let qemu_said = tail(qemu_log, CONSOLE_LINES);
+        let console = tail(console_log, CONSOLE_LINES);
+        let panic = console.lines().find(|line| line.contains("Kernel panic - ")).map(str::to_owned);
+        let cause = match (cause, panic) {
+            // Whatever was noticed first, a panic explains it.
+            (_, Some(line)) => StartCause::KernelPanic(line),
+            (StartCause::QemuExited(status), None) if status.success() => StartCause::GuestEnded,
+            (StartCause::QemuExited(_), None) if qemu_said.contains("Cannot allocate memory") => {
+                StartCause::OutOfMemory
+            }
+            (cause, None) => cause,
+        };
+        Box::new(StartError { stage, cause, qemu_said, console })
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.stage)?;
+        let hint = match &self.cause {
+            StartCause::QemuExited(status) => {
+                write!(f, "QEMU ended with {status}")?;
+                "QEMU's own words say more; extra arguments are the first suspects"
+            }
+            StartCause::OutOfMemory => {
+                f.write_str("the host has not enough memory for the guest")?;
+                "ask for less with memory(..), or run fewer tests at once"
+            }
+            StartCause::KernelPanic(line) => {
+                write!(f, "the guest's kernel gave up: {}", line.trim())?;
+                "the console says more; too little memory(..) is a common cause"
+            }
+            StartCause::GuestEnded => {
+                f.write_str("the guest switched itself off")?;
+                "the console says more"
+            }
+            StartCause::AgentSilent(waited) => {
+                write!(f, "no answer from the guest's agent for {} s", waited.as_secs())?;
+                "a slow host needs a longer boot_timeout(..); the console shows how far the guest came"
+            }
+            StartCause::TooLong(waited) => {
+                write!(f, "not done after {} s", waited.as_secs())?;
+                "a slow host needs a longer boot_timeout(..); the console shows how far the guest came"
+            }
+            StartCause::Channel(error) => {
+                write!(f, "failed to {error}")?;
+                "the console may say more"
+            }
+            StartCause::Qmp(error) => {
+                write!(f, "failed to {error}")?;
+                "QEMU's own words may say more"
+            }
+            StartCause::BadState(said) => {
+                write!(f, "QEMU can't use it: {said}")?;
+                "the state is made again where its image is known"
+            }
+        };
+        write!(f, "\n  what to do: {hint}")?;
+        section(f, "QEMU said", &self.qemu_said)?;
+        section(f, "last lines of the console", &self.console)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn section(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
+    if text.is_empty() {
+        return write!(f, "\n  {title}: nothing");
+    }
+    write!(f, "\n  {title}:")?;
+    text.lines().try_for_each(|line| write!(f, "\n    {line}"))
+}
+
+/// The last lines of a file, printable: what a guest writes must not move the cursor of whoever reads the error.
+pub(crate) fn tail(path: &Path, lines: usize) -> String {
+    let read = || {
+        let mut file = fs::File::open(path)?;
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(len.saturating_sub(TAIL)))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL).read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    let clean: Vec<String> = text.lines().map(printable).filter(|line| !line.is_empty()).collect();
+    clean[clean.len().saturating_sub(lines)..].join("\n")
+}
+
+/// A line without control characters and the escape sequences that they begin.
+fn printable(line: &str) -> String {
+    let mut out = String::new();
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            if chars.next_if_eq(&'[').is_some() {
+                // A control sequence ends with its first letter or the like.
+                while chars.next().is_some_and(|c| !('\x40'..='\x7e').contains(&c)) {}
+            } else {
+                chars.next();
+            }
+        } else if !c.is_control() || c == '\t' {
+            out.push(c);
+        }
+    }
+    out.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    fn gather(status: i32, qemu: &str, console: &str) -> Box<StartError> {
+        let directory = tempfile::tempdir().unwrap();
+        let (qemu_log, console_log) = (directory.path().join("q"), directory.path().join("c"));
+        fs::write(&qemu_log, qemu).unwrap();
+        fs::write(&console_log, console).unwrap();
+        let cause = StartCause::QemuExited(ExitStatus::from_raw(status));
+        StartError::gather(Stage::Boot, cause, &qemu_log, &console_log)
+    }
+
+    #[test]
+    fn the_cause_is_found_in_the_logs() {
+        let panic = gather(0, "", "a\n[    1.0] Kernel panic - not syncing: no init\nb");
+        assert!(matches!(&panic.cause, StartCause::KernelPanic(line) if line.contains("no init")));
+        let memory = gather(256, "qemu: cannot set up guest memory 'memory': Cannot allocate memory", "");
+        assert!(matches!(memory.cause, StartCause::OutOfMemory));
+        assert!(matches!(gather(0, "", "bye").cause, StartCause::GuestEnded));
+        assert!(matches!(gather(256, "no such option", "").cause, StartCause::QemuExited(_)));
+    }
+
+    #[test]
+    fn the_message_has_all_its_parts() {
+        let lines: Vec<String> = (0..100).map(|n| format!("line {n}")).collect();
+        let text = gather(256, "bad option", &lines.join("\n")).to_string();
+        assert!(text.starts_with("boot the guest: QEMU ended with exit status: 1\n  what to do: "), "{text}");
+        assert!(text.contains("\n  QEMU said:\n    bad option\n"), "{text}");
+        assert!(text.contains("line 60") && text.ends_with("line 99") && !text.contains("line 59"), "{text}");
+    }
+
+    #[test]
+    fn the_console_can_not_reach_the_terminal() {
+        assert_eq!(printable("\x1b[2J\x1b]0;title\x07a\x1b[0;1;31mb\x1b[0m\r\tc\x08"), "0;titleab\tc");
+    }
+}

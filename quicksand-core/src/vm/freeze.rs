@@ -1,0 +1,87 @@
+//! Writing down a running machine: memory, devices, disk. See docs/design.md for how and why.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use quicksand_protocol::message::Request;
+use serde_json::json;
+
+use super::{Vm, start::empty_overlay};
+use crate::{
+    Error,
+    host::Host,
+    machine::{ROOT_NODE, overlay_node},
+    memory::{MemoryError, copy_private_pages, copy_sparse},
+    state::{devices_path, memory_path},
+};
+
+/// How long the guest may take to write its caches to its disk.
+const SYNC_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a freeze left.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    /// The disk's files above the image, from the bottom up. None of them will be written again.
+    pub(crate) layers: Vec<PathBuf>,
+    /// How long the guest stood still.
+    pub(crate) pause: Duration,
+}
+
+impl Vm {
+    /// Writes the machine's memory and devices into `directory`, and puts its disk aside. The machine runs on.
+    pub(crate) async fn freeze(&self, host: &Host, directory: &Path) -> Result<Frozen, Error> {
+        let mut disk = self.disk.lock().await;
+        let (memory, devices) = (memory_path(directory), devices_path(directory));
+        let parent = self.memory_file.clone();
+        let copy = memory.clone();
+        blocking(move || copy_sparse(&parent, &copy)).await?;
+        // Not needed by the frozen memory, which holds the caches, but by whoever starts from the disk alone.
+        self.channel.request(&Request::Sync, SYNC_PATIENCE).await?;
+
+        let overlay = self.run_dir.overlay(disk.put_aside + 1);
+        empty_overlay(&host.cache, disk.size, &overlay)?;
+        let (below, name) = (top_node(disk.put_aside), top_node(disk.put_aside + 1));
+        self.qmp.execute("blockdev-add", overlay_node(name.clone(), &overlay)).await?;
+
+        let begun = Instant::now();
+        let written = self.stand_still(&memory, &devices, &below, &name).await;
+        // Whatever came of it, the guest goes on.
+        self.qmp.execute("cont", json!({})).await?;
+        let pause = begun.elapsed();
+        written?;
+        let layers = disk.files[1..].to_vec();
+        disk.put_aside += 1;
+        disk.files.push(overlay);
+        tracing::debug!(target: "quicksand::freeze", ?pause, "frozen");
+        Ok(Frozen { layers, pause })
+    }
+
+    async fn stand_still(&self, memory: &Path, devices: &Path, below: &str, above: &str) -> Result<(), Error> {
+        self.qmp.execute("stop", json!({})).await?;
+        self.qmp.execute("xen-save-devices-state", json!({ "filename": devices.to_string_lossy() })).await?;
+        let target = File::options().write(true).open(memory).map_err(|source| MemoryError::Io {
+            what: "open",
+            path: memory.to_owned(),
+            source,
+        })?;
+        let (pid, file) = (self.process.pid(), self.memory_file.clone());
+        blocking(move || copy_private_pages(pid, &file, &target)).await?;
+        self.qmp.execute("blockdev-snapshot", json!({ "node": below, "overlay": above })).await?;
+        Ok(())
+    }
+}
+
+/// The name of the disk's topmost node after so many freezes.
+fn top_node(number: usize) -> String {
+    if number == 0 { ROOT_NODE.to_owned() } else { format!("{ROOT_NODE}{number}") }
+}
+
+async fn blocking(work: impl FnOnce() -> Result<u64, MemoryError> + Send + 'static) -> Result<u64, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}

@@ -1,0 +1,90 @@
+//! A running virtual machine: its QEMU, its control channel, its agent, its files.
+//!
+//! - [`boot`](Vm::boot) and [`restore`](Vm::restore) start one;
+//! - [`freeze`](Vm::freeze) writes down all of it while it runs;
+//! - dropping it throws it away.
+
+mod failure;
+mod freeze;
+mod run_dir;
+mod start;
+
+use std::{path::PathBuf, time::Duration};
+
+pub use failure::{Stage, StartCause, StartError};
+pub(crate) use start::{Boot, Probe};
+
+use tokio::{sync::Mutex, time::timeout};
+
+use crate::{
+    Error,
+    guest::{Channel, ChannelError},
+    machine::Machine,
+    qemu::{Process, qmp::Qmp},
+};
+use run_dir::RunDir;
+
+/// A running machine. Dropping it kills it and removes its files, in the order of the fields.
+#[derive(Debug)]
+pub(crate) struct Vm {
+    channel: Channel,
+    qmp: Qmp,
+    process: Process,
+    machine: Machine,
+    /// What its memory was before it ran: never written.
+    memory_file: PathBuf,
+    disk: Mutex<Disk>,
+    user_network: bool,
+    run_dir: RunDir,
+}
+
+/// A machine's disk. Locked for the length of a freeze, of which there is one at a time.
+#[derive(Debug)]
+struct Disk {
+    /// Its files from the image up. The last is written.
+    files: Vec<PathBuf>,
+    /// How many times its top was put aside.
+    put_aside: usize,
+    /// Its size in bytes.
+    size: u64,
+}
+
+impl Disk {
+    fn new(files: Vec<PathBuf>, size: u64) -> Mutex<Disk> {
+        Mutex::new(Disk { files, put_aside: 0, size })
+    }
+}
+
+impl Vm {
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Whether a user network is at work, whose state a freeze holds.
+    pub(crate) fn user_network(&self) -> bool {
+        self.user_network
+    }
+
+    /// What an error of the channel means, once it is known whether the machine is still there.
+    pub(crate) async fn explain(&self, error: ChannelError) -> Error {
+        let closed = matches!(error, ChannelError::Closed);
+        // QEMU's end closes the channel a moment before it is seen as an end.
+        if closed && timeout(Duration::from_millis(500), self.process.ended()).await.is_ok() {
+            return Error::Ended { console: self.console_tail(40), source: error };
+        }
+        error.into()
+    }
+
+    /// The last lines of the guest's console.
+    pub(crate) fn console_tail(&self, lines: usize) -> String {
+        failure::tail(&self.run_dir.console_log(), lines)
+    }
+}

@@ -1,0 +1,355 @@
+//! Starting a machine, from its kernel or from a frozen state.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    future::Future,
+    io,
+    os::fd::{AsFd, AsRawFd},
+    os::unix::net::UnixStream as StdUnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use quicksand_protocol::message::{Exec, Network, Request, Wake};
+use serde_json::json;
+use tokio::{
+    io::AsyncReadExt,
+    net::UnixStream,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    Disk, Vm,
+    failure::{Stage, StartCause, StartError},
+    run_dir::RunDir,
+};
+use crate::{
+    Error,
+    cache::{Cache, CacheError},
+    guest::{Channel, Opening},
+    host::Host,
+    machine::{Begin, Instance, Machine, NetworkMode},
+    qemu::{Process, qmp::Qmp},
+    random,
+    state::State,
+};
+
+/// How long QEMU may take to answer on its control channel, and to load a state.
+const QEMU_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a restored agent may take to answer. It has nothing to do but wake up.
+const WAKE_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the guest is given to fall idle after its init says that it is up.
+const IDLE_PATIENCE: Duration = Duration::from_secs(20);
+/// A guest counts as idle when its QEMU uses less than this share of one core.
+const IDLE_SHARE: f64 = 0.10;
+
+/// What our init prints on the console when it is run as a probe; see `quicksand-agent/guest/init.rs`.
+const PROBE_WORD: &str = "quicksand: probe";
+
+/// The user network's fixed addresses, from QEMU's documentation of `-netdev user`.
+const GUEST_ADDRESS: [u8; 4] = [10, 0, 2, 15];
+const GATEWAY: [u8; 4] = [10, 0, 2, 2];
+const DNS: [u8; 4] = [10, 0, 2, 3];
+
+/// What a machine boots.
+#[derive(Debug)]
+pub(crate) struct Boot<'a> {
+    pub(crate) kernel: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    pub(crate) command_line: &'a str,
+    /// The disk's files from the image up; none of them is written.
+    pub(crate) disk: Vec<PathBuf>,
+    /// The disk's size in bytes.
+    pub(crate) disk_size: u64,
+    pub(crate) timeout: Duration,
+}
+
+/// What a probe of an accelerator runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probe<'a> {
+    pub(crate) kernel: &'a Path,
+    pub(crate) initramfs: &'a Path,
+}
+
+/// A QEMU that answers on its control channel, and the agent's socket.
+struct Launched {
+    process: Process,
+    qmp: Qmp,
+    agent: UnixStream,
+    run_dir: RunDir,
+    disk: Vec<PathBuf>,
+}
+
+impl Vm {
+    /// Boots a machine without network until its init has started everything and it is idle.
+    pub(crate) async fn boot(host: &Host, machine: &Machine, boot: Boot<'_>) -> Result<Vm, Error> {
+        let deadline = Instant::now() + boot.timeout;
+        let run_dir = RunDir::create(&host.cache)?;
+        let memory_file = run_dir.memory();
+        File::create_new(&memory_file)
+            .and_then(|file| file.set_len(machine.memory))
+            .map_err(CacheError::io("create", &memory_file))?;
+        let begin = Begin::Boot { kernel: boot.kernel, initramfs: boot.initramfs, command_line: boot.command_line };
+        let launched =
+            launch(host, machine, run_dir, &memory_file, boot.disk, boot.disk_size, NetworkMode::None, begin).await?;
+        let Launched { process, qmp, agent, run_dir, disk } = launched;
+
+        let channel = watch(&process, &run_dir, Stage::Boot, deadline, async {
+            Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)
+        });
+        let channel = channel.await?;
+        let machine = machine.clone();
+        let disk = Disk::new(disk, boot.disk_size);
+        let vm = Vm { channel, qmp, process, machine, memory_file, disk, user_network: false, run_dir };
+        watch(&vm.process, &vm.run_dir, Stage::Settle, deadline, settle(&vm)).await?;
+        Ok(vm)
+    }
+
+    /// Boots a kernel as far as our init, which then switches the machine off.
+    pub(crate) async fn probe(
+        host: &Host,
+        machine: &Machine,
+        probe: Probe<'_>,
+        patience: Duration,
+    ) -> Result<(), Error> {
+        let run_dir = RunDir::create(&host.cache)?;
+        let memory_file = run_dir.memory();
+        File::create_new(&memory_file)
+            .and_then(|file| file.set_len(machine.memory))
+            .map_err(CacheError::io("create", &memory_file))?;
+        let command_line = "console=ttyS0 panic=-1 quicksand.probe";
+        let begin = Begin::Boot { kernel: probe.kernel, initramfs: probe.initramfs, command_line };
+        let deadline = Instant::now() + patience;
+        let launched = launch(host, machine, run_dir, &memory_file, vec![], 1 << 20, NetworkMode::None, begin).await?;
+        let ended = launched.process.ended();
+        let status = timeout(deadline.saturating_duration_since(Instant::now()), ended).await;
+        let console = launched.run_dir.console_log();
+        match status {
+            // The word of our init, not QEMU's status: a kernel that resets the machine ends QEMU as well.
+            Ok(_) if fs::read_to_string(&console).is_ok_and(|text| text.contains(PROBE_WORD)) => Ok(()),
+            status => {
+                let cause = status.map_or(StartCause::AgentSilent(patience), StartCause::QemuExited);
+                Err(StartError::gather(Stage::Boot, cause, &launched.run_dir.qemu_log(), &console).into())
+            }
+        }
+    }
+
+    /// Starts a clone of a frozen machine.
+    pub(crate) async fn restore(host: &Host, state: &State, network: NetworkMode) -> Result<Vm, Error> {
+        let run_dir = RunDir::create(&host.cache)?;
+        let memory_file = state.memory();
+        let (disk, disk_size) = (state.disk(), state.image().disk_size());
+        let machine = state.manifest.machine.clone();
+        // The devices hold the state of a user network, for which one must be there while they are loaded.
+        let at_load = match network {
+            NetworkMode::None if state.manifest.user_network => NetworkMode::MountsOnly,
+            network => network,
+        };
+        let launched = launch(host, &machine, run_dir, &memory_file, disk, disk_size, at_load, Begin::Restore).await?;
+        let Launched { process, qmp, agent, run_dir, disk } = launched;
+
+        let deadline = Instant::now() + QEMU_PATIENCE;
+        let devices = state.devices();
+        watch(&process, &run_dir, Stage::Load, deadline, load(&qmp, &devices)).await?;
+        if at_load != network {
+            let gone = qmp.execute("netdev_del", json!({ "id": "network" }));
+            watch(&process, &run_dir, Stage::Load, deadline, async { gone.await.map_err(StartCause::Qmp) }).await?;
+        }
+
+        let deadline = Instant::now() + WAKE_PATIENCE;
+        let channel = watch(&process, &run_dir, Stage::Wake, deadline, async {
+            qmp.execute("cont", json!({})).await.map_err(StartCause::Qmp)?;
+            let channel = Channel::open(agent, Opening::Restored, WAKE_PATIENCE).await.map_err(StartCause::Channel)?;
+            let wake = wake_message(network).map_err(|e| StartCause::BadState(e.to_string()))?;
+            channel.request(&Request::Wake(wake), WAKE_PATIENCE).await.map_err(StartCause::Channel)?;
+            Ok(channel)
+        });
+        let channel = channel.await?;
+        let user_network = network != NetworkMode::None;
+        let disk = Disk::new(disk, disk_size);
+        Ok(Vm { channel, qmp, process, machine, memory_file, disk, user_network, run_dir })
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one caller for each way to begin; a struct would be named after this fn"
+)]
+async fn launch(
+    host: &Host,
+    machine: &Machine,
+    run_dir: RunDir,
+    memory_file: &Path,
+    mut disk: Vec<PathBuf>,
+    disk_size: u64,
+    network: NetworkMode,
+    begin: Begin<'_>,
+) -> Result<Launched, Error> {
+    let overlay = run_dir.overlay(0);
+    empty_overlay(&host.cache, disk_size, &overlay)?;
+    disk.push(overlay);
+
+    let (qmp, qemu_qmp) = socket_pair(&run_dir)?;
+    let (agent, qemu_agent) = socket_pair(&run_dir)?;
+    let (console_log, qemu_log) = (run_dir.console_log(), run_dir.qemu_log());
+    let instance = Instance {
+        name: run_dir.name(),
+        memory_file,
+        disk: disk.iter().map(PathBuf::as_path).collect(),
+        console_log: &console_log,
+        network,
+        begin,
+        qmp: qemu_qmp.as_raw_fd(),
+        agent: qemu_agent.as_raw_fd(),
+    };
+    let arguments: Vec<OsString> = machine.arguments(&instance);
+    tracing::debug!(target: "quicksand::qemu", program = %host.qemu.display(), ?arguments, "launch");
+    let inherit = vec![qemu_qmp.into(), qemu_agent.into()];
+    let process = Process::launch(&host.qemu, arguments, inherit, &qemu_log).await?;
+    let deadline = Instant::now() + QEMU_PATIENCE;
+    let qmp =
+        watch(&process, &run_dir, Stage::Launch, deadline, async { Qmp::open(qmp).await.map_err(StartCause::Qmp) });
+    let qmp = qmp.await?;
+    Ok(Launched { process, qmp, agent, run_dir, disk })
+}
+
+fn socket_pair(run_dir: &RunDir) -> Result<(UnixStream, StdUnixStream), CacheError> {
+    let pair = || {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok::<_, io::Error>((UnixStream::from_std(ours)?, theirs))
+    };
+    pair().map_err(CacheError::io("make a socket for", &run_dir.console_log()))
+}
+
+/// Carries out a stage until it is done, QEMU has ended, or its time is over.
+async fn watch<T>(
+    process: &Process,
+    run_dir: &RunDir,
+    stage: Stage,
+    deadline: Instant,
+    work: impl Future<Output = Result<T, StartCause>>,
+) -> Result<T, Error> {
+    let begun = Instant::now();
+    let cause = tokio::select! {
+        biased;
+        done = work => match done {
+            Ok(done) => return Ok(done),
+            Err(cause) => {
+                // QEMU's end closes its channels first; its status says more than that.
+                let ended = timeout(Duration::from_millis(500), process.ended()).await;
+                ended.map_or(cause, StartCause::QemuExited)
+            }
+        },
+        status = process.ended() => StartCause::QemuExited(status),
+        () = tokio::time::sleep_until(deadline) => match stage {
+            Stage::Boot | Stage::Wake => StartCause::AgentSilent(begun.elapsed()),
+            _ => StartCause::TooLong(begun.elapsed()),
+        },
+    };
+    Err(StartError::gather(stage, cause, &run_dir.qemu_log(), &run_dir.console_log()).into())
+}
+
+async fn load(qmp: &Qmp, devices: &Path) -> Result<(), StartCause> {
+    let file = File::open(devices).map_err(|e| StartCause::BadState(format!("{}: {e}", devices.display())))?;
+    qmp.give_fd("devices", file.as_fd()).await.map_err(StartCause::Qmp)?;
+    qmp.execute("migrate-incoming", json!({ "uri": "fd:devices" })).await.map_err(StartCause::Qmp)?;
+    loop {
+        let answer = qmp.execute("query-migrate", json!({})).await.map_err(StartCause::Qmp)?;
+        match answer["status"].as_str() {
+            Some("completed") => return Ok(()),
+            Some("failed") => {
+                let said = answer["error-desc"].as_str().unwrap_or("it does not say why");
+                return Err(StartCause::BadState(said.to_owned()));
+            }
+            // Loading takes tens of milliseconds; this adds at most one.
+            _ => sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+fn wake_message(network: NetworkMode) -> io::Result<Wake> {
+    let (seed, mut machine_id, mut mac) = (random::bytes()?, random::bytes::<16>()?, random::bytes::<6>()?);
+    // A random UUID's version and variant bits, as systemd makes machine ids.
+    machine_id[6] = machine_id[6] & 0x0f | 0x40;
+    machine_id[8] = machine_id[8] & 0x3f | 0x80;
+    // Locally administered, for one card alone.
+    mac[0] = mac[0] & 0xfc | 0x02;
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let time_ns = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
+    let network = match network {
+        NetworkMode::None => Network::None,
+        NetworkMode::MountsOnly => {
+            Network::Static { mac, address: GUEST_ADDRESS, prefix: 24, gateway: None, dns: None }
+        }
+        NetworkMode::Full => {
+            Network::Static { mac, address: GUEST_ADDRESS, prefix: 24, gateway: Some(GATEWAY), dns: Some(DNS) }
+        }
+    };
+    Ok(Wake { time_ns, seed, machine_id, network })
+}
+
+/// Waits until the init has started what it is to start and the guest is idle. A freeze in the middle of that would make
+/// every clone slow.
+async fn settle(vm: &Vm) -> Result<(), StartCause> {
+    // systemd says when it is done; it answers only once it listens. Of another init, falling idle must tell.
+    let script = "read -r init </proc/1/comm; [ \"$init\" = systemd ] || { echo other; exit; }; \
+                  systemctl is-system-running --wait 2>/dev/null || :";
+    loop {
+        match shell(vm, script).await?.trim() {
+            "running" | "degraded" | "maintenance" | "other" => break,
+            _ => sleep(Duration::from_millis(200)).await,
+        }
+    }
+    let deadline = Instant::now() + IDLE_PATIENCE;
+    let mut last = vm.process.cpu_time();
+    let step = Duration::from_millis(400);
+    while Instant::now() < deadline {
+        sleep(step).await;
+        let now = vm.process.cpu_time();
+        if (now.saturating_sub(last)).as_secs_f64() < IDLE_SHARE * step.as_secs_f64() {
+            break;
+        }
+        last = now;
+    }
+    // What the first command of a clone needs is then in the guest's page cache.
+    for _ in 0..3 {
+        shell(vm, "/bin/true").await?;
+    }
+    Ok(())
+}
+
+/// What a shell line prints in the guest.
+async fn shell(vm: &Vm, line: &str) -> Result<String, StartCause> {
+    let argv = ["/bin/sh", "-c", line].map(|word| word.as_bytes().to_vec()).to_vec();
+    let exec = Exec { argv, ..Exec::default() };
+    let mut operation = vm.channel.start(&Request::Exec(exec)).map_err(StartCause::Channel)?;
+    let mut said = Vec::new();
+    // A guest that prints without end runs into the stage's deadline, but not into our memory.
+    if let Some(output) = operation.stdout.take() {
+        // An end that is no end shows in the reply.
+        let _ = output.take(64 * 1024).read_to_end(&mut said).await;
+    }
+    operation.reply().await.map_err(StartCause::Channel)?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Puts an empty overlay of that size at `path`, as a copy of one that is made once.
+pub(super) fn empty_overlay(cache: &Cache, size: u64, path: &Path) -> Result<(), Error> {
+    let template = cache.root().join(format!("overlay-{size}.qcow2"));
+    if !template.exists() {
+        let made = cache.root().join(format!("overlay-{}.qcow2", std::process::id()));
+        let output =
+            Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&made).arg(size.to_string()).output();
+        let output = output.map_err(|source| Error::QemuImg { said: source.to_string() })?;
+        if !output.status.success() {
+            let _ = fs::remove_file(&made);
+            return Err(Error::QemuImg { said: String::from_utf8_lossy(&output.stderr).trim().to_owned() });
+        }
+        fs::rename(&made, &template).map_err(CacheError::io("rename", &made))?;
+    }
+    fs::copy(&template, path).map_err(CacheError::io("create", path))?;
+    Ok(())
+}
