@@ -12,18 +12,20 @@ use quicksand_protocol::message::Network;
 
 /// Gives the guest the network that it is to have.
 pub(crate) fn apply(network: &Network) -> io::Result<()> {
-    let card = find_card()?;
-    match (network, card) {
-        (Network::None, None) => Ok(()),
-        // The card's backend is gone on the host's side too; this is so that the guest sees none.
-        (Network::None, Some(card)) => fs::write(card.pci_device()?.join("remove"), "1"),
-        (Network::Static { .. }, None) => {
-            Err(io::Error::new(ErrorKind::NotFound, "the guest has no virtio network card"))
+    match *network {
+        Network::Keep => Ok(()),
+        Network::None => match find_card()? {
+            // The card has no backend on the host's side either; this is so that the guest sees none.
+            Some(card) => fs::write(card.pci_device()?.join("remove"), "1"),
+            None => Ok(()),
+        },
+        Network::Static { address, prefix } => {
+            let card = find_card()?.ok_or_else(|| io::Error::new(ErrorKind::NotFound, "there is no virtio card"))?;
+            request::configure(&request::socket()?, &card.name, address.into(), prefix)
         }
-        (&Network::Static { mac, address, prefix, gateway, dns }, Some(card)) => {
-            let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-            request::configure(&socket, &card.name, mac, address.into(), prefix, gateway.map(Ipv4Addr::from))?;
-            dns.map_or(Ok(()), |dns| write_resolv_conf(dns.into()))
+        Network::Online { gateway, dns } => {
+            request::add_default_route(&request::socket()?, gateway.into())?;
+            write_resolv_conf(dns.into())
         }
     }
 }
@@ -68,49 +70,35 @@ mod request {
     use super::*;
     use std::{net::UdpSocket, os::fd::AsRawFd};
 
-    pub(super) fn configure(
-        socket: &UdpSocket,
-        name: &str,
-        mac: [u8; 6],
-        address: Ipv4Addr,
-        prefix: u8,
-        gateway: Option<Ipv4Addr>,
-    ) -> io::Result<()> {
+    /// What interface requests are made on.
+    pub(super) fn socket() -> io::Result<UdpSocket> {
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+    }
+
+    pub(super) fn configure(socket: &UdpSocket, name: &str, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
         let bits = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-        let mut flags = interface(name)?;
-        flags.ifr_ifru.ifru_flags = 0;
-        call(socket, libc::SIOCSIFFLAGS, &mut flags, "take the card down")?;
-
-        let mut hardware = interface(name)?;
-        let mut data = [0; 14];
-        for (to, from) in data.iter_mut().zip(mac) {
-            *to = from as libc::c_char;
-        }
-        hardware.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: data };
-        call(socket, libc::SIOCSIFHWADDR, &mut hardware, "set its hardware address")?;
-
         let mut own = interface(name)?;
         own.ifr_ifru.ifru_addr = ipv4(address);
         call(socket, libc::SIOCSIFADDR, &mut own, "set its address")?;
         let mut mask = interface(name)?;
         mask.ifr_ifru.ifru_netmask = ipv4(Ipv4Addr::from_bits(bits));
         call(socket, libc::SIOCSIFNETMASK, &mut mask, "set its netmask")?;
+        let mut flags = interface(name)?;
         flags.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-        call(socket, libc::SIOCSIFFLAGS, &mut flags, "bring it up")?;
+        call(socket, libc::SIOCSIFFLAGS, &mut flags, "bring it up")
+    }
 
-        if let Some(gateway) = gateway {
-            // SAFETY: rtentry is plain numbers and pointers, for all of which zero is a value ("none").
-            let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
-            route.rt_dst = ipv4(Ipv4Addr::UNSPECIFIED);
-            route.rt_genmask = ipv4(Ipv4Addr::UNSPECIFIED);
-            route.rt_gateway = ipv4(gateway);
-            route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
-            match call(socket, libc::SIOCADDRT, &mut route, "add the default route") {
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                other => other?,
-            }
+    pub(super) fn add_default_route(socket: &UdpSocket, gateway: Ipv4Addr) -> io::Result<()> {
+        // SAFETY: rtentry is plain numbers and pointers, for all of which zero is a value ("none").
+        let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
+        route.rt_dst = ipv4(Ipv4Addr::UNSPECIFIED);
+        route.rt_genmask = ipv4(Ipv4Addr::UNSPECIFIED);
+        route.rt_gateway = ipv4(gateway);
+        route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+        match call(socket, libc::SIOCADDRT, &mut route, "add the default route") {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            other => other,
         }
-        Ok(())
     }
 
     fn interface(name: &str) -> io::Result<libc::ifreq> {

@@ -27,6 +27,14 @@ pub(crate) const STACK: usize = 128 * 1024;
 
 type Operations = Arc<Mutex<HashMap<u32, Arc<Operation>>>>;
 
+/// What a session is about.
+struct Session {
+    port: Arc<Writer>,
+    operations: Operations,
+    /// Why the guest did not wake, once it did not.
+    asleep: Option<Failure>,
+}
+
 /// Serves the host. Returns only if the port failed.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     // The guest's memory may be filled by what it runs; the agent must outlive that to report it.
@@ -35,7 +43,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let port = Arc::new(writer);
     port.send(Kind::Announce, 0, 0, &to_payload(&Announce { version: VERSION })?)?;
 
-    let operations = Operations::default();
+    let mut session = Session { port, operations: Operations::default(), asleep: None };
     let mut decoder = Decoder::new();
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -43,12 +51,12 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
             Arrival::Bytes(len) => decoder.push(&buffer[..len]),
             Arrival::HostAway => {
                 decoder.reset();
-                detach_all(&operations);
+                detach_all(&session.operations);
             }
         }
         loop {
             match decoder.next_frame() {
-                Ok(Some(frame)) => handle(frame, &port, &operations)?,
+                Ok(Some(frame)) => session.handle(frame)?,
                 Ok(None) => break,
                 // What an earlier session left in the channel; the next one sends padding first.
                 Err(_) => {}
@@ -57,71 +65,80 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn handle(frame: Frame, port: &Arc<Writer>, operations: &Operations) -> Result<(), Box<dyn Error>> {
-    let operation = lock(operations).get(&frame.id).cloned();
-    match (frame.kind, operation) {
-        (Kind::Hello, _) => {
-            if let Ok(hello) = from_payload::<Hello>(&frame.payload) {
-                detach_all(operations);
-                let welcome = Welcome { version: VERSION, nonce: hello.nonce };
-                port.send(Kind::Welcome, 0, 0, &to_payload(&welcome)?)?;
+impl Session {
+    fn handle(&mut self, frame: Frame) -> Result<(), Box<dyn Error>> {
+        let operation = lock(&self.operations).get(&frame.id).cloned();
+        match (frame.kind, operation) {
+            (Kind::Hello, _) => {
+                if let Ok(hello) = from_payload::<Hello>(&frame.payload) {
+                    detach_all(&self.operations);
+                    self.asleep = None;
+                    let welcome = Welcome { version: VERSION, nonce: hello.nonce };
+                    self.port.send(Kind::Welcome, 0, 0, &to_payload(&welcome)?)?;
+                }
             }
-        }
-        (Kind::Request, None) => start(frame, port, operations),
-        (Kind::Data, Some(operation)) => operation.data(&frame.payload),
-        (Kind::Eof, Some(operation)) => operation.eof(),
-        (Kind::Credit, Some(operation)) => operation.credit(frame.stream, &frame.payload),
-        (Kind::Cancel, Some(operation)) => operation.cancel(),
-        (Kind::Signal, Some(operation)) => {
-            if let Some(signal) = signal(&frame.payload) {
-                operation.signal(signal);
+            (Kind::Request, None) => self.start(frame),
+            (Kind::Data, Some(operation)) => operation.data(&frame.payload),
+            (Kind::Eof, Some(operation)) => operation.eof(),
+            (Kind::Credit, Some(operation)) => operation.credit(frame.stream, &frame.payload),
+            (Kind::Cancel, Some(operation)) => operation.cancel(),
+            (Kind::Signal, Some(operation)) => {
+                if let Some(signal) = signal(&frame.payload) {
+                    operation.signal(signal);
+                }
             }
+            // For an operation that has ended meanwhile, or left by an earlier session.
+            _ => {}
         }
-        // For an operation that has ended meanwhile, or left by an earlier session.
-        _ => {}
+        Ok(())
     }
-    Ok(())
-}
 
-fn start(frame: Frame, port: &Arc<Writer>, operations: &Operations) {
-    let id = frame.id;
-    let operation = Operation::new(id, Arc::clone(port));
-    let request = match from_payload::<Request>(&frame.payload) {
-        Ok(Request::Ping) => return operation.finish(Ok(Done::Nothing)),
-        Ok(request) => request,
-        Err(error) => {
-            let message = format!("{error}: the host speaks another version");
-            return operation.finish(Err(Failure { errno: 0, message }));
+    fn start(&mut self, frame: Frame) {
+        let id = frame.id;
+        let operation = Operation::new(id, Arc::clone(&self.port));
+        let request = match (from_payload::<Request>(&frame.payload), &self.asleep) {
+            (Ok(Request::Wake(request)), _) => {
+                // On this thread, so that it is done before anything else begins.
+                let result = wake::wake(&request);
+                self.asleep = result.as_ref().err().cloned();
+                return operation.finish(result);
+            }
+            (Ok(_), Some(failure)) => return operation.finish(Err(failure.clone())),
+            (Ok(Request::Ping), None) => return operation.finish(Ok(Done::Nothing)),
+            (Ok(request), None) => request,
+            (Err(error), _) => {
+                let message = format!("{error}: the host speaks another version");
+                return operation.finish(Err(Failure { errno: 0, message }));
+            }
+        };
+        lock(&self.operations).insert(id, Arc::clone(&operation));
+        let (worker, registry) = (Arc::clone(&operation), Arc::clone(&self.operations));
+        let spawned = thread::Builder::new().stack_size(STACK).spawn(move || {
+            let result = carry_out(request, &worker);
+            let mut registry = lock(&registry);
+            // A later session may have given the same id to an operation of its own.
+            if registry.get(&id).is_some_and(|current| Arc::ptr_eq(current, &worker)) {
+                registry.remove(&id);
+            }
+            drop(registry);
+            worker.finish(result);
+        });
+        if let Err(error) = spawned {
+            lock(&self.operations).remove(&id);
+            let errno = error.raw_os_error().unwrap_or(0);
+            operation.finish(Err(Failure { errno, message: format!("start a thread: {error}") }));
         }
-    };
-    lock(operations).insert(id, Arc::clone(&operation));
-    let (worker, registry) = (Arc::clone(&operation), Arc::clone(operations));
-    let spawned = thread::Builder::new().stack_size(STACK).spawn(move || {
-        let result = carry_out(request, &worker);
-        let mut registry = lock(&registry);
-        // A later session may have given the same id to an operation of its own.
-        if registry.get(&id).is_some_and(|current| Arc::ptr_eq(current, &worker)) {
-            registry.remove(&id);
-        }
-        drop(registry);
-        worker.finish(result);
-    });
-    if let Err(error) = spawned {
-        lock(operations).remove(&id);
-        let errno = error.raw_os_error().unwrap_or(0);
-        operation.finish(Err(Failure { errno, message: format!("start a thread: {error}") }));
     }
 }
 
 fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failure> {
     match request {
-        Request::Ping => Ok(Done::Nothing),
+        Request::Ping | Request::Wake(_) => Ok(Done::Nothing),
         Request::Exec(exec) => exec::run(exec, operation).map(Done::Exited),
         Request::ReadFile { path } => files::read(&path, operation),
         Request::WriteFile { path, mode } => files::write(&path, mode, operation),
         Request::Upload { path } => files::unpack(&path, operation),
         Request::Download { path } => files::pack(&path, operation),
-        Request::Wake(wake) => wake::wake(&wake),
         Request::Sync => {
             nix::unistd::sync();
             Ok(Done::Nothing)

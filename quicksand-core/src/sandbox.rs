@@ -301,8 +301,13 @@ impl Sandbox {
         let frozen = vm.freeze(&running.host, unfinished.path()).await?;
         let machine = vm.machine().clone();
         let machine_key = machine.key(running.host.version);
-        let description =
-            Description { machine, machine_key, user_network: vm.user_network(), recipe: self.options.recipe.clone() };
+        let description = Description {
+            machine,
+            machine_key,
+            user_network: vm.user_network(),
+            in_frame: frozen.in_frame,
+            recipe: self.options.recipe.clone(),
+        };
         let image = running.image.clone();
         let written = tokio::task::spawn_blocking(move || {
             state::write(unfinished.path(), &image, &frozen.layers, description)?;

@@ -128,8 +128,13 @@ pub(crate) async fn warm_state(
     reporter.report("freeze", 0, 1);
     let unfinished = Unfinished::beside(&directory)?;
     let frozen = vm.freeze(host, unfinished.path()).await?;
-    let description =
-        Description { machine: machine.clone(), machine_key, user_network: vm.user_network(), recipe: None };
+    let description = Description {
+        machine: machine.clone(),
+        machine_key,
+        user_network: vm.user_network(),
+        in_frame: frozen.in_frame,
+        recipe: None,
+    };
     state::write(unfinished.path(), &image, &frozen.layers, description)?;
     vm.process().kill().await.map_err(Error::io("end the machine of", &directory))?;
     drop(vm);

@@ -39,6 +39,8 @@ pub(crate) struct Manifest {
     pub(crate) layers: usize,
     /// Whether a user network was at work, whose state is among the devices.
     pub(crate) user_network: bool,
+    /// Whether the agent may have been frozen in the middle of a frame.
+    pub(crate) in_frame: bool,
     /// What the state was made from, where it is remade when that changes.
     #[serde(default)]
     pub(crate) recipe: Option<String>,
@@ -50,6 +52,7 @@ pub(crate) struct Description {
     pub(crate) machine: Machine,
     pub(crate) machine_key: String,
     pub(crate) user_network: bool,
+    pub(crate) in_frame: bool,
     pub(crate) recipe: Option<String>,
 }
 
@@ -181,6 +184,7 @@ pub(crate) fn write(
         machine_key: description.machine_key,
         layers: layers.len(),
         user_network: description.user_network,
+        in_frame: description.in_frame,
         recipe: description.recipe,
     };
     let path = directory.join("manifest.json");
@@ -233,6 +237,7 @@ mod tests {
             machine: Machine { memory: 1 << 29, cpus: 1, accelerator: Accelerator::Tcg, extra_arguments: vec![] },
             machine_key: "k".into(),
             user_network: false,
+            in_frame: false,
             recipe: None,
         }
     }

@@ -74,7 +74,8 @@ pub enum Request {
         /// Absolute path that becomes the tar's root.
         path: Vec<u8>,
     },
-    /// Take up a life of one's own after a restore; ends with [`Done::Nothing`].
+    /// Take up a life of one's own after a restore; ends with [`Done::Nothing`]. Carried out before any request that follows it;
+    /// once it has failed, so do all of those.
     Wake(Wake),
     /// Write everything to disk, so that a freeze of the disk alone holds it; ends with [`Done::Nothing`].
     Sync,
@@ -120,18 +121,22 @@ impl std::fmt::Debug for Wake {
 pub enum Network {
     /// No interface but loopback.
     None,
-    /// One interface with a static address.
+    /// One interface, which gets a static address. Taking a card down and up costs more than all the rest of waking, so this is
+    /// done once, before a freeze.
     Static {
-        /// Hardware address.
-        mac: [u8; 6],
         /// IPv4 address.
         address: [u8; 4],
         /// Length of the network prefix.
         prefix: u8,
+    },
+    /// The interface that there is, as it is.
+    Keep,
+    /// The interface that there is, and a way out.
+    Online {
         /// Default route.
-        gateway: Option<[u8; 4]>,
+        gateway: [u8; 4],
         /// Name server.
-        dns: Option<[u8; 4]>,
+        dns: [u8; 4],
     },
 }
 

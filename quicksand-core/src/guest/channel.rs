@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -77,7 +77,10 @@ pub enum Opening {
     /// It boots; its agent will announce itself.
     Boot,
     /// It was restored from a frozen state, in which its agent was already there.
-    Restored,
+    Restored {
+        /// Whether the agent may have been frozen in the middle of a frame.
+        in_frame: bool,
+    },
 }
 
 /// A session.
@@ -93,6 +96,7 @@ pub(super) struct Shared {
     outbox: mpsc::UnboundedSender<Vec<u8>>,
     state: Mutex<State>,
     last_id: AtomicU32,
+    frames: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -137,10 +141,16 @@ impl Channel {
         let rest = opened.map_err(|_| ChannelError::NoAnswer(patience))??;
 
         let (outbox, letters) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { outbox, state: Mutex::default(), last_id: AtomicU32::new(0) });
+        let shared =
+            Arc::new(Shared { outbox, state: Mutex::default(), last_id: AtomicU32::new(0), frames: AtomicU64::new(0) });
         let reading = tokio::spawn(read(reader, rest, Arc::clone(&shared)));
         let writing = tokio::spawn(write(writer, letters, Arc::clone(&shared)));
         Ok(Channel { shared, tasks: [reading, writing] })
+    }
+
+    /// How many frames were sent so far. An agent that has answered the last of them holds no part of another.
+    pub fn frames_sent(&self) -> u64 {
+        self.shared.frames.load(Ordering::SeqCst)
     }
 
     /// Starts an operation.
@@ -204,6 +214,11 @@ impl Operation {
         reply
     }
 
+    /// Lets the operation run on without anyone who waits for its reply.
+    pub fn forget(mut self) {
+        self.replied = true;
+    }
+
     /// Sends a signal to the operation's process group, where it has one.
     pub fn signal(&self, signal: i32) {
         self.shared.send(Kind::Signal, 0, self.id, &signal.to_le_bytes());
@@ -228,6 +243,7 @@ impl Shared {
     pub(super) fn send(&self, kind: Kind, stream: u8, id: u32, payload: &[u8]) {
         let mut bytes = Vec::new();
         frame::encode(kind, stream, id, payload, &mut bytes).expect("payloads are cut to the frame's limit");
+        self.frames.fetch_add(1, Ordering::SeqCst);
         // Fails once the session is over, which every operation is told by itself.
         let _ = self.outbox.send(bytes);
     }
@@ -325,8 +341,8 @@ async fn handshake(
 ) -> Result<Vec<u8>, ChannelError> {
     match opening {
         Opening::Boot => await_announce(reader).await?,
-        // The guest may have been frozen in the middle of a frame.
-        Opening::Restored => writer.write_all(&frame::flush_padding()).await?,
+        Opening::Restored { in_frame: false } => {}
+        Opening::Restored { in_frame: true } => writer.write_all(&frame::flush_padding()).await?,
     }
     let nonce = random::bytes::<NONCE_LEN>()?;
     let mut hello = Vec::new();
@@ -460,7 +476,8 @@ mod tests {
 
     async fn session() -> (FakeGuest, Channel) {
         let (mut guest, socket) = pair();
-        let (channel, ()) = tokio::join!(Channel::open(socket, Opening::Restored, SOON), guest.welcome(VERSION));
+        let (channel, ()) =
+            tokio::join!(Channel::open(socket, Opening::Restored { in_frame: true }, SOON), guest.welcome(VERSION));
         (guest, channel.unwrap())
     }
 
@@ -493,7 +510,7 @@ mod tests {
             guest.welcome(VERSION).await;
             guest.reply(1, Ok(Done::Nothing)).await;
         };
-        let (channel, ()) = tokio::join!(Channel::open(socket, Opening::Restored, SOON), speak);
+        let (channel, ()) = tokio::join!(Channel::open(socket, Opening::Restored { in_frame: true }, SOON), speak);
         channel.unwrap();
     }
 
@@ -503,7 +520,8 @@ mod tests {
         let error = Channel::open(socket, Opening::Boot, Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(error.to_string(), "get an answer from the guest within 50 ms");
         let (mut guest, socket) = pair();
-        let (channel, ()) = tokio::join!(Channel::open(socket, Opening::Restored, SOON), guest.welcome(VERSION + 1));
+        let (channel, ()) =
+            tokio::join!(Channel::open(socket, Opening::Restored { in_frame: true }, SOON), guest.welcome(VERSION + 1));
         assert!(matches!(channel.unwrap_err(), ChannelError::Version { guest } if guest == VERSION + 1));
     }
 

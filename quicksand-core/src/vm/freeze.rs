@@ -8,10 +8,12 @@ use std::{
 
 use quicksand_protocol::message::Request;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::{Vm, start::empty_overlay};
 use crate::{
     Error,
+    guest::ChannelError,
     host::Host,
     machine::{ROOT_NODE, overlay_node},
     memory::{MemoryError, copy_private_pages, copy_sparse},
@@ -26,6 +28,8 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Frozen {
     /// The disk's files above the image, from the bottom up. None of them will be written again.
     pub(crate) layers: Vec<PathBuf>,
+    /// Whether the agent may hold a part of a frame.
+    pub(crate) in_frame: bool,
     /// How long the guest stood still.
     pub(crate) pause: Duration,
 }
@@ -39,7 +43,9 @@ impl Vm {
         let copy = memory.clone();
         blocking(move || copy_sparse(&parent, &copy)).await?;
         // Not needed by the frozen memory, which holds the caches, but by whoever starts from the disk alone.
-        self.channel.request(&Request::Sync, SYNC_PATIENCE).await?;
+        let mut sync = self.channel.start(&Request::Sync)?;
+        let sent = self.channel.frames_sent();
+        timeout(SYNC_PATIENCE, sync.reply()).await.map_err(|_| ChannelError::NoAnswer(SYNC_PATIENCE))??;
 
         let overlay = self.run_dir.overlay(disk.put_aside + 1);
         empty_overlay(&host.cache, disk.size, &overlay)?;
@@ -48,6 +54,7 @@ impl Vm {
 
         let begun = Instant::now();
         let written = self.stand_still(&memory, &devices, &below, &name).await;
+        let in_frame = self.channel.frames_sent() != sent;
         // Whatever came of it, the guest goes on.
         self.qmp.execute("cont", json!({})).await?;
         let pause = begun.elapsed();
@@ -56,7 +63,7 @@ impl Vm {
         disk.put_aside += 1;
         disk.files.push(overlay);
         tracing::debug!(target: "quicksand::freeze", ?pause, "frozen");
-        Ok(Frozen { layers, pause })
+        Ok(Frozen { layers, in_frame, pause })
     }
 
     async fn stand_still(&self, memory: &Path, devices: &Path, below: &str, above: &str) -> Result<(), Error> {

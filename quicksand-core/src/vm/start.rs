@@ -28,7 +28,7 @@ use super::{
 use crate::{
     Error,
     cache::{Cache, CacheError},
-    guest::{Channel, Opening},
+    guest::{Channel, Opening, Operation},
     host::Host,
     machine::{Begin, Instance, Machine, NetworkMode},
     qemu::{Process, qmp::Qmp},
@@ -97,7 +97,11 @@ impl Vm {
         let Launched { process, qmp, agent, run_dir, disk } = launched;
 
         let channel = watch(&process, &run_dir, Stage::Boot, deadline, async {
-            Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)
+            let channel = Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)?;
+            // Its card gets its address here, so that clones find it done.
+            let network = Network::Static { address: GUEST_ADDRESS, prefix: 24 };
+            wake(&channel, network)?.reply().await.map_err(StartCause::Channel)?;
+            Ok(channel)
         });
         let channel = channel.await?;
         let machine = machine.clone();
@@ -161,9 +165,15 @@ impl Vm {
         let deadline = Instant::now() + WAKE_PATIENCE;
         let channel = watch(&process, &run_dir, Stage::Wake, deadline, async {
             qmp.execute("cont", json!({})).await.map_err(StartCause::Qmp)?;
-            let channel = Channel::open(agent, Opening::Restored, WAKE_PATIENCE).await.map_err(StartCause::Channel)?;
-            let wake = wake_message(network).map_err(|e| StartCause::BadState(e.to_string()))?;
-            channel.request(&Request::Wake(wake), WAKE_PATIENCE).await.map_err(StartCause::Channel)?;
+            let opening = Opening::Restored { in_frame: state.manifest.in_frame };
+            let channel = Channel::open(agent, opening, WAKE_PATIENCE).await.map_err(StartCause::Channel)?;
+            // Not waited for: the agent carries it out before anything that follows, and refuses all that follows if it fails.
+            let network = match network {
+                NetworkMode::None => Network::None,
+                NetworkMode::MountsOnly => Network::Keep,
+                NetworkMode::Full => Network::Online { gateway: GATEWAY, dns: DNS },
+            };
+            wake(&channel, network)?.forget();
             Ok(channel)
         });
         let channel = channel.await?;
@@ -270,25 +280,16 @@ async fn load(qmp: &Qmp, devices: &Path) -> Result<(), StartCause> {
     }
 }
 
-fn wake_message(network: NetworkMode) -> io::Result<Wake> {
-    let (seed, mut machine_id, mut mac) = (random::bytes()?, random::bytes::<16>()?, random::bytes::<6>()?);
+/// Asks the guest to take up a life of its own.
+fn wake(channel: &Channel, network: Network) -> Result<Operation, StartCause> {
+    let draw = || Ok::<_, io::Error>((random::bytes()?, random::bytes::<16>()?));
+    let (seed, mut machine_id) = draw().map_err(|e| StartCause::BadState(format!("draw random bytes: {e}")))?;
     // A random UUID's version and variant bits, as systemd makes machine ids.
     machine_id[6] = machine_id[6] & 0x0f | 0x40;
     machine_id[8] = machine_id[8] & 0x3f | 0x80;
-    // Locally administered, for one card alone.
-    mac[0] = mac[0] & 0xfc | 0x02;
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let time_ns = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
-    let network = match network {
-        NetworkMode::None => Network::None,
-        NetworkMode::MountsOnly => {
-            Network::Static { mac, address: GUEST_ADDRESS, prefix: 24, gateway: None, dns: None }
-        }
-        NetworkMode::Full => {
-            Network::Static { mac, address: GUEST_ADDRESS, prefix: 24, gateway: Some(GATEWAY), dns: Some(DNS) }
-        }
-    };
-    Ok(Wake { time_ns, seed, machine_id, network })
+    channel.start(&Request::Wake(Wake { time_ns, seed, machine_id, network })).map_err(StartCause::Channel)
 }
 
 /// Waits until the init has started what it is to start and the guest is idle. A freeze in the middle of that would make
