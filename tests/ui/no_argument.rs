@@ -1,0 +1,6 @@
+use quicksand::sandbox_test;
+
+#[sandbox_test(image = "debian")]
+async fn test() {}
+
+fn main() {}
