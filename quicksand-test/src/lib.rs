@@ -1,0 +1,27 @@
+//! The harness behind `#[sandbox_test]`.
+//!
+//! A test function becomes a plain `#[test]` that calls [`__private::run`], which
+//!
+//! 1. makes the save that the attribute names, once among all processes that want it, and again when what it is made from changed;
+//! 2. starts a sandbox from it, or from the image where no save is named;
+//! 3. runs the function's body on it, within its time;
+//! 4. throws the sandbox away, whatever came of the body.
+//!
+//! Nothing is shared between tests but files under kernel locks, so it is the same under `cargo test`, where tests are threads,
+//! and under `cargo nextest run`, where each is a process.
+#![forbid(unsafe_code)]
+
+mod meta;
+mod progress;
+mod run;
+
+pub use progress::show_progress;
+
+/// What the macros need. Not for anyone else: it changes without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::{
+        meta::{SaveMeta, Setup, SetupOutcome, TestMeta},
+        run::run,
+    };
+}

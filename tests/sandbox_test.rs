@@ -1,0 +1,59 @@
+//! `#[sandbox_test]` as its users write it.
+
+use std::{process::ExitCode, time::Duration};
+
+use quicksand::{NetworkMode, Sandbox, StartKind, sandbox_test};
+
+#[sandbox_test(image = "debian", save = "base")]
+async fn prints_its_kernel(sb: Sandbox) -> quicksand::Result<()> {
+    assert_eq!(sb.execute("uname -s").await?.stdout, "Linux\n");
+    Ok(())
+}
+
+async fn with_a_mark(sb: &Sandbox) -> quicksand::Result<()> {
+    sb.write_file("/etc/mark", "made once\n").await
+}
+
+#[sandbox_test(image = "debian", save = "marked", setup = with_a_mark)]
+async fn finds_what_the_setup_left(sb: Sandbox) {
+    assert_eq!(sb.read_file("/etc/mark").await.unwrap(), b"made once\n");
+    assert_eq!(sb.start_report().unwrap().kind, StartKind::Warm);
+    sb.execute("rm /etc/mark").await.unwrap();
+}
+
+#[sandbox_test(image = "debian", save = "marked", setup = with_a_mark)]
+async fn does_not_see_what_another_test_did(sb: Sandbox) {
+    assert_eq!(sb.read_file("/etc/mark").await.unwrap(), b"made once\n");
+    sb.execute("rm /etc/mark").await.unwrap();
+}
+
+#[sandbox_test(image = "debian", memory = "640M", cpus = 2, network = "none", accel = "tcg", timeout = "90s")]
+async fn has_what_it_asked_for(sb: Sandbox) -> ExitCode {
+    assert_eq!(sb.execute("nproc").await.unwrap().stdout, "2\n");
+    let kib: u64 =
+        sb.execute("awk '/MemTotal/ { print $2 }' /proc/meminfo").await.unwrap().stdout.trim().parse().unwrap();
+    assert!((550_000..655_360).contains(&kib), "{kib}");
+    assert_eq!(sb.execute("ls /sys/class/net").await.unwrap().stdout, "lo\n");
+    ExitCode::SUCCESS
+}
+
+#[sandbox_test(image = "debian", timeout = "300ms")]
+#[should_panic(expected = "the test's body took longer than 300ms")]
+async fn is_ended_when_its_time_is_over(sb: Sandbox) {
+    sb.command("sleep").arg("60").timeout(Duration::from_secs(60)).output().await.unwrap();
+}
+
+#[sandbox_test(image = "no-such-image")]
+#[should_panic(expected = "it is neither a save in")]
+async fn says_what_images_there_are(_sb: Sandbox) {}
+
+#[sandbox_test(image = "debian")]
+#[ignore = "attributes stay: this one is never run"]
+async fn is_ignored(_sb: Sandbox) {
+    panic!("this test is ignored");
+}
+
+#[test]
+fn the_default_network_is_closed() {
+    assert_eq!(NetworkMode::default(), NetworkMode::MountsOnly);
+}
