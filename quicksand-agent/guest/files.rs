@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::{ffi::OsStrExt, fs::FileTypeExt, fs::OpenOptionsExt},
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -59,7 +59,8 @@ pub(crate) fn unpack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fa
     unpack().map_err(|e: io::Error| failure("unpack to", &path, &e))
 }
 
-/// Sends a file or directory as a tar whose root it is. Sockets are left out: nothing can be done with a copy of one.
+/// Sends a file or directory as a tar whose root it is. Sockets, pipes and devices are left out: nothing can be done with a copy
+/// of one.
 pub(crate) fn pack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Failure> {
     let path = absolute(path)?;
     let pack = || {
@@ -76,7 +77,7 @@ pub(crate) fn pack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fail
                 Err(e) if e.kind() == io::ErrorKind::NotFound && name != Path::new(".") => continue,
                 Err(e) => return Err(e),
             };
-            if kind.is_socket() {
+            if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
                 continue;
             }
             builder.append_path_with_name(&source, &name)?;

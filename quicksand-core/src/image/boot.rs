@@ -41,7 +41,8 @@ pub(super) fn extract(archive: &Path, directory: &Path) -> Result<Boot, ImageErr
         Ok(())
     })?;
 
-    // One kernel is the rule; of more we take the last that has modules, since these are what the rest of the image is for.
+    // One kernel is the rule; of more we take the last that has modules, since these are what the rest of the image is
+    // for.
     kernels.sort();
     let text = |release: &str, file: &str| {
         let directories = ["usr/lib/modules", "lib/modules"];

@@ -14,7 +14,7 @@ use super::{
     error::ImageError,
     metadata::StoredFile,
     off_the_runtime,
-    tool::{Tool, require},
+    tool::{Tool, require, unique},
 };
 use crate::progress::Reporter;
 
@@ -29,13 +29,41 @@ const PACKAGES: &str = "systemd-sysv,udev,dbus,iproute2,ca-certificates,curl,pro
 /// The host's own network settings are in the new system so far: mmdebstrap copies them for its own use.
 const CUSTOMIZE: &str = r#"umask 022; cd "$1/etc" && rm -f hostname hosts resolv.conf && echo debian >hostname &&
 printf '127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost ip6-loopback\n' >hosts"#;
+/// Runs mmdebstrap with a directory for temporary files, $1, that is removed however it ends; asked to end, it leaves
+/// some itself. In a namespace of its own it is another user, who has to get to that directory. Of an ordinary user's,
+/// some files belong to users of that namespace.
+///
+/// As root it mounts the host's `/proc`, `/sys` and a writable `/dev/shm` below that directory, in the host's own mount
+/// namespace, and leaves them there when it is ended. So it gets a mount namespace, with which they go; where none can
+/// be had, as in a container without the right to mount, it can't mount them either. What removes the directory still
+/// never enters a mount.
+const INSTALL: &str = r#"
+export TMPDIR="$1"
+shift
+if [ "$(id -u)" -ne 0 ]; then
+  in_mounts() { "$@"; }
+  as_root() { unshare --map-auto --map-root-user "$@"; }
+else
+  as_root() { "$@"; }
+  if unshare --mount --propagation private true 2>/dev/null; then
+    in_mounts() { unshare --mount --propagation private "$@"; }
+  else
+    in_mounts() { "$@"; }
+  fi
+fi
+remove() { as_root rm -rf --one-file-system -- "$TMPDIR"; }
+trap 'remove || { sleep 1; remove; }' EXIT
+trap 'exit 143' HUP INT TERM
+trap : PIPE
+mkdir -m 711 -- "$TMPDIR" && in_mounts mmdebstrap "$@"
+"#;
 /// The root file system, in the image's directory while that is made.
 const ARCHIVE: &str = "root.tar";
 
 /// Makes the disk and takes the kernel and its modules, all in `directory`.
 pub(super) async fn make(directory: &Path, reporter: &Reporter) -> Result<(StoredFile, Vec<StoredFile>), ImageError> {
     let kernel_package = kernel_package(env::consts::ARCH)?;
-    require(&[("mmdebstrap", "mmdebstrap")])?;
+    require(&[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")])?;
     disk::check(directory).await?;
     let temporary = env::temp_dir();
     disk::check_space(&temporary, 1 << 30)?;
@@ -63,14 +91,15 @@ async fn install(
     kernel_package: &str,
     reporter: &Reporter,
 ) -> Result<(), ImageError> {
-    // mmdebstrap may run as other users in a namespace, for whom our directories are closed. So it writes to a file that we
-    // have opened, and runs where everybody may be.
+    // mmdebstrap may run as other users in a namespace, for whom our directories are closed. So it writes to a file
+    // that we have opened, and runs where everybody may be.
     let output = File::create(archive).map_err(ImageError::io("create", archive))?;
     let mode = if geteuid().is_root() { "--mode=root" } else { "--mode=unshare" };
     let include = format!("--include={PACKAGES},{kernel_package}");
     let customize = format!("--customize-hook={CUSTOMIZE}");
     let arguments = [mode, "--format=tar", "--verbose", "--variant=minbase", &include, &customize, SUITE, "-"];
-    let mmdebstrap = Tool::new("mmdebstrap", Path::new("/")).args(arguments).output(output).fills(temporary);
+    let own_temporary = temporary.join(unique("quicksand-")?);
+    let mmdebstrap = Tool::script("mmdebstrap", Path::new("/"), INSTALL).args([own_temporary]).args(arguments);
     let mut installation = Installation::default();
     reporter.report(installation.stage(), 0, 0);
     let show = |line: &str| {
@@ -78,11 +107,11 @@ async fn install(
             reporter.report(stage, current, total);
         }
     };
-    mmdebstrap.run(show).await
+    mmdebstrap.output(output).fills(temporary).run(show).await
 }
 
-/// Follows apt's and dpkg's words. There are two rounds, of the packages that make packages work and of all others; apt says
-/// at the start of each how many it has.
+/// Follows apt's and dpkg's words. There are two rounds, of the packages that make packages work and of all others; apt
+/// says at the start of each how many it has.
 #[derive(Debug, Default)]
 struct Installation {
     round: usize,

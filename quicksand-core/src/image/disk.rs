@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    io,
     path::Path,
 };
 
@@ -10,7 +9,7 @@ use nix::{sys::statvfs::statvfs, unistd::geteuid};
 
 use super::{
     error::ImageError,
-    tool::{Tool, require},
+    tool::{Tool, require, unique},
 };
 use crate::progress::Reporter;
 
@@ -24,13 +23,14 @@ const RAW: &str = "disk.raw";
 /// What the script says between its two long steps.
 const UNPACKED: &str = "=unpacked";
 
-/// Unpacks the archive $1 to a new directory $2, makes a file system of it in $3 and removes what it unpacked, even if it fails
-/// or is asked to end, when nobody reads its output any more. Numbers of users are the archive's, since names may mean other numbers here. Device nodes take a right
-/// that a namespace's root does not have, and in a guest the kernel makes them. Nothing of the file system is left for the guest's
-/// kernel to initialise, which would keep each clone busy.
+/// Unpacks the archive $1 to a new directory $2, makes a file system of it in $3 and removes what it unpacked, even if
+/// it fails or is asked to end, when nobody reads its output any more. Numbers of users are the archive's, since names
+/// may mean other numbers here. Device nodes take a right that a namespace's root does not have, and in a guest the
+/// kernel makes them. Nothing of the file system is left for the guest's kernel to initialise, which would keep each
+/// clone busy.
 const MAKE_FILE_SYSTEM: &str = r#"
 set -e
-trap 'rm -rf -- "$2"' EXIT
+trap 'rm -rf --one-file-system -- "$2"' EXIT
 trap 'exit 143' HUP INT TERM
 trap '' PIPE
 mkdir -- "$2"
@@ -76,8 +76,7 @@ pub(super) async fn make(
 ) -> Result<(), ImageError> {
     let raw = directory.join(RAW);
     File::create(&raw).and_then(|file| file.set_len(size)).map_err(ImageError::io("write", &raw))?;
-    // A name that nobody had before: what a cancelled maker still removes must not be ours.
-    let tree = format!("tree-{:016x}", random()?);
+    let tree = unique("tree-")?;
 
     let mut unpacked = 0;
     let mut is_unpacked = false;
@@ -112,12 +111,7 @@ pub(super) async fn make(
 /// Removes what a killed maker left, some of which belongs to users of its namespace.
 pub(super) async fn remove_leftovers(path: &Path) -> Result<(), ImageError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    Tool::root_script("rm", parent, "rm -rf -- \"$1\"").args([path]).run(|_| {}).await
-}
-
-fn random() -> Result<u64, ImageError> {
-    let source = Path::new("/dev/urandom");
-    getrandom::u64().map_err(|error| ImageError::io("read", source)(io::Error::other(error.to_string())))
+    Tool::root_script("rm", parent, "rm -rf --one-file-system -- \"$1\"").args([path]).run(|_| {}).await
 }
 
 /// The whole part of qemu-img's `    (12.34/100%)`.

@@ -69,9 +69,10 @@ pub enum ImageError {
     /// An ordinary user may not be root in a namespace of their own here.
     #[error(
         "become root in a user namespace, without which an ordinary user can't make images: let users make namespaces \
-         (sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0), install Debian's \
-         package uidmap and give the user a range in /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 \
-         --add-subgids 100000-165535 USER), or make the image once as root; unshare said: {said}"
+         (sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0), install \
+         Debian's package uidmap and give the user a range in /etc/subuid and /etc/subgid (usermod \
+         --add-subuids 100000-165535 --add-subgids 100000-165535 USER), or make the image once as root; \
+         unshare said: {said}"
     )]
     NoNamespaces {
         /// What `unshare` said.

@@ -1,7 +1,7 @@
 //! Which of a kernel's modules a guest needs before its root file system is there, and in what order.
 //!
-//! A kernel's `modules.dep` has a line `PATH: PATH...` for each module: what it needs, and what these need. `modules.builtin`
-//! names the modules that are part of the kernel itself.
+//! A kernel's `modules.dep` has a line `PATH: PATH...` for each module: what it needs, and what these need.
+//! `modules.builtin` names the modules that are part of the kernel itself.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,8 @@ use super::error::ImageError;
 
 /// What a guest can't do without, in this order: its devices, mounts from the host, and its root file system.
 const REQUIRED: [&str; 6] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "fuse", "ext4"];
-/// What ext4 asks the kernel for by an algorithm's name, which no `modules.dep` knows. Kernels differ in which of them there is.
+/// What ext4 asks the kernel for by an algorithm's name, which no `modules.dep` knows. Kernels differ in which of them
+/// there is.
 const OPTIONAL_BEFORE_EXT4: [&str; 2] = ["crc32c_generic", "crc32c"];
 
 /// The files of the modules that a guest needs, relative to the directory of `modules.dep`, in the order to load them.
@@ -121,8 +122,8 @@ kernel/fs/fuse/fuse.ko:
     #[test]
     fn debians_cloud_kernel() {
         let order = needed(DEBIAN, "kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n").unwrap();
-        let expected = "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk virtio_console \
-                        failover net_failover virtio_net fuse";
+        let expected = "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk \
+                        virtio_console failover net_failover virtio_net fuse";
         assert_eq!(names(&order).join(" "), expected);
         assert_eq!(order[0], "kernel/drivers/virtio/virtio_ring.ko");
     }

@@ -1,15 +1,16 @@
 //! Runs the programs that make images, none of which outlives us.
 //!
-//! Each runs below a shell that is the leader of a process group of its own. A second shell of the group, the guard, reads from
-//! a pipe whose other end this process alone holds and never writes to. That end is closed when the call is dropped, and by the
-//! kernel when this process dies, however it dies; then the guard asks the whole group to end, so that mmdebstrap and our
-//! own scripts can clean up, and kills what is left of it after a while.
+//! Each runs below a shell that is the leader of a process group of its own. A second shell of the group, the guard,
+//! reads from a pipe whose other end this process alone holds and never writes to. That end is closed when the call is
+//! dropped, and by the kernel when this process dies, however it dies; then the guard asks the whole group to end, so
+//! that mmdebstrap and our own scripts can clean up, and kills what is left of it after a while.
 
 use std::{
     collections::VecDeque,
     env,
     ffi::{OsStr, OsString},
     fs::File,
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -59,14 +60,21 @@ impl Tool {
         Tool { name, arguments, directory: directory.to_owned(), output: None, fills, deadline: DEADLINE }
     }
 
-    /// A shell script, run by root or by somebody whom a namespace of their own makes root. Errors call it `name`.
-    pub(super) fn root_script(name: &'static str, directory: &Path, script: &str) -> Tool {
+    /// A shell script, which errors call `name`.
+    pub(super) fn script(name: &'static str, directory: &Path, script: &str) -> Tool {
         let mut tool = Tool::new(name, directory);
         tool.arguments.clear();
-        if !geteuid().is_root() {
-            tool = tool.args(["unshare", "--map-auto", "--map-root-user"]);
-        }
         tool.args(["sh", "-c", script, "sh"])
+    }
+
+    /// A shell script, run by root or by somebody whom a namespace of their own makes root.
+    pub(super) fn root_script(name: &'static str, directory: &Path, script: &str) -> Tool {
+        let mut tool = Tool::script(name, directory, script);
+        if !geteuid().is_root() {
+            let namespace = ["unshare", "--map-auto", "--map-root-user"];
+            tool.arguments.splice(0..0, namespace.map(OsString::from));
+        }
+        tool
     }
 
     pub(super) fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Tool {
@@ -150,6 +158,13 @@ fn search_path() -> OsString {
     let mut path = env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| "/usr/bin:/bin".into());
     path.push(":/usr/sbin:/sbin");
     path
+}
+
+/// A name that nobody had before: what a cancelled maker still removes must not be another one's.
+pub(super) fn unique(prefix: &str) -> Result<String, ImageError> {
+    let failed = |error: getrandom::Error| io::Error::other(error.to_string());
+    let number = getrandom::u64().map_err(failed).map_err(ImageError::io("read", Path::new("/dev/urandom")))?;
+    Ok(format!("{prefix}{number:016x}"))
 }
 
 /// The last lines of an output.
@@ -248,8 +263,8 @@ mod tests {
     async fn dropping_asks_the_whole_group_to_end() {
         let directory = tempfile::tempdir().unwrap();
         let (ready, cleaned) = (directory.path().join("ready"), directory.path().join("cleaned"));
-        // The script cleans up once its own child is gone, which only a signal to the whole group can achieve. Shells say that a
-        // child was killed, and nobody listens any more.
+        // The script cleans up once its own child is gone, which only a signal to the whole group can achieve. Shells
+        // say that a child was killed, and nobody listens any more.
         let script = r#"trap '' PIPE; trap 'touch "$2"; exit' TERM; touch "$1"; sleep 1000"#;
         let tool = sh(script).args([OsStr::new("sh"), ready.as_os_str(), cleaned.as_os_str()]);
         let run = tokio::spawn(tool.run(|_| {}));

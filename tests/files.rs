@@ -1,0 +1,105 @@
+//! Files and directories to and from a real guest. What a hostile one might send is tried in `quicksand-core/src/files.rs`.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
+
+use quicksand::{Error, Sandbox, sandbox_test};
+
+fn random(len: usize) -> Vec<u8> {
+    // A fixed sequence of bytes that does not compress to nothing (xorshift).
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_file_is_written_and_read(sb: Sandbox) -> quicksand::Result<()> {
+    sb.write_file("/etc/motd", "hi\n").await?;
+    assert_eq!(sb.execute("cat /etc/motd; stat -c '%a %U' /etc/motd").await?.stdout, "hi\n644 root\n");
+    for len in [0, 1, 65_536, 5_000_000] {
+        let bytes = random(len);
+        sb.write_file("/root/f", &bytes).await?;
+        assert!(sb.read_file("/root/f").await? == bytes, "{len}");
+    }
+    sb.execute("printf 'odd' > \"/root/$(printf 'a b\\n\\377')\"").await?;
+    let odd: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(b"/root/a b\n\xff".to_vec());
+    assert_eq!(sb.read_file(Path::new(&odd)).await?, b"odd");
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn what_can_not_be_read_or_written_says_why(sb: Sandbox) -> quicksand::Result<()> {
+    let cases = [
+        (sb.read_file("/no/such").await.map(drop), "No such file"),
+        (sb.read_file("relative").await.map(drop), "not absolute"),
+        (sb.read_file("/etc").await.map(drop), "Is a directory"),
+        (sb.write_file("/no/such", vec![1; 2_000_000]).await, "No such file"),
+        (sb.write_file("/proc/version", "x").await, "os error"),
+        (sb.download("/no/such", "/tmp/quicksand-never").await, "No such file"),
+    ];
+    for (result, word) in cases {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Guest(_)) && error.to_string().contains(word), "{word}: {error}");
+    }
+    assert!(matches!(sb.upload("/no/such/file", "/root/x").await, Err(Error::Io { .. })));
+    // The channel is none the worse for it.
+    assert_eq!(sb.execute("echo ok").await?.stdout, "ok\n");
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_directory_goes_in_and_comes_out_as_it_was(sb: Sandbox) -> quicksand::Result<()> {
+    let temp = tempfile::tempdir().unwrap();
+    let from = temp.path().join("from");
+    fs::create_dir_all(from.join("sub/empty")).unwrap();
+    fs::write(from.join("run.sh"), "#!/bin/sh\necho ran\n").unwrap();
+    fs::set_permissions(from.join("run.sh"), Permissions::from_mode(0o750)).unwrap();
+    fs::write(from.join("sub/data"), random(300_000)).unwrap();
+    fs::write(from.join(format!("sub/{}", "long".repeat(50))), "x").unwrap();
+    symlink("../run.sh", from.join("sub/link")).unwrap();
+    symlink("/nowhere", from.join("dangling")).unwrap();
+
+    sb.upload(&from, "/opt/dist").await?;
+    assert_eq!(sb.execute("/opt/dist/sub/link; stat -c '%a %U' /opt/dist/run.sh").await?.stdout, "ran\n750 root\n");
+    sb.execute("mkdir /opt/dist/closed && chmod 500 /opt/dist/closed && mkfifo /opt/dist/pipe").await?;
+
+    let to = temp.path().join("to");
+    sb.download("/opt/dist", &to).await?;
+    assert_eq!(fs::read(to.join("sub/data")).unwrap(), random(300_000));
+    assert_eq!(fs::read_link(to.join("sub/link")).unwrap(), Path::new("../run.sh"));
+    assert_eq!(fs::read_link(to.join("dangling")).unwrap(), Path::new("/nowhere"));
+    let mode = |path: &str| fs::metadata(to.join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("run.sh"), mode("closed")), (0o750, 0o500));
+    assert!(to.join("sub/empty").is_dir() && to.join(format!("sub/{}", "long".repeat(50))).is_file());
+    assert!(!to.join("pipe").exists());
+
+    // A second time adds to what is there, and a single file is a file.
+    sb.execute("echo new > /opt/dist/new").await?;
+    sb.download("/opt/dist", &to).await?;
+    assert_eq!(fs::read(to.join("new")).unwrap(), b"new\n");
+    sb.upload(from.join("run.sh"), "/usr/local/bin/ran").await?;
+    assert_eq!(sb.execute("ran").await?.stdout, "ran\n");
+    sb.download("/usr/local/bin/ran", temp.path().join("file")).await?;
+    assert_eq!(fs::read(temp.path().join("file")).unwrap(), b"#!/bin/sh\necho ran\n");
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_live_directory_can_be_downloaded(sb: Sandbox) -> quicksand::Result<()> {
+    let temp = tempfile::tempdir().unwrap();
+    sb.download("/var/log", temp.path().join("log")).await?;
+    assert!(fs::read_dir(temp.path().join("log")).unwrap().count() > 0);
+    sb.download("/run", temp.path().join("run")).await?;
+    assert!(temp.path().join("run/systemd").is_dir());
+    Ok(())
+}
