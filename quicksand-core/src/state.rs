@@ -127,7 +127,7 @@ impl State {
         let image =
             Image::at(&directory.join("image"), &manifest.image).ok().flatten().ok_or_else(|| missing("image"))?;
         let state = State { directory: directory.to_owned(), image, manifest };
-        for file in state.layers().into_iter().chain([state.memory(), state.devices()]) {
+        for file in state.layers() {
             if !file.is_file() {
                 return Err(missing(&file.strip_prefix(directory).unwrap_or(&file).display().to_string()));
             }
@@ -151,6 +151,16 @@ impl State {
     /// All of the disk's files, from the image up.
     pub(crate) fn disk(&self) -> Vec<PathBuf> {
         [self.image.disk()].into_iter().chain(self.layers()).collect()
+    }
+
+    /// Why the memory can't be used, if it can't. Asked before every use: QEMU would make a file that is missing.
+    pub(crate) fn memory_fault(&self) -> Option<String> {
+        let len = |path: &Path| fs::metadata(path).map(|metadata| metadata.len());
+        match (len(&self.memory()), len(&self.devices())) {
+            (Ok(len), Ok(devices)) if len == self.manifest.machine.memory && devices > 0 => None,
+            (Ok(_), Ok(_)) => Some("its memory or its devices are cut short".to_owned()),
+            _ => Some("its memory or its devices are missing".to_owned()),
+        }
     }
 
     pub(crate) fn memory(&self) -> PathBuf {

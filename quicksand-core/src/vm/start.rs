@@ -143,6 +143,10 @@ impl Vm {
     /// Starts a clone of a frozen machine.
     pub(crate) async fn restore(host: &Host, state: &State, network: NetworkMode) -> Result<Vm, Error> {
         let run_dir = RunDir::create(&host.cache)?;
+        if let Some(fault) = state.memory_fault() {
+            let (qemu, console) = (run_dir.qemu_log(), run_dir.console_log());
+            return Err(StartError::gather(Stage::Load, StartCause::BadState(fault), &qemu, &console).into());
+        }
         let memory_file = state.memory();
         let (disk, disk_size) = (state.disk(), state.image().disk_size());
         let machine = state.manifest.machine.clone();
