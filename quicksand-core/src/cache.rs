@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use tokio::time::{Instant, sleep};
 
 use crate::random;
@@ -221,24 +222,18 @@ impl Unfinished {
 
     /// Gives the directory its name, in place of one that had it. Where the host crashes soon after, its files may be empty.
     pub(crate) fn finish_unsynced(self) -> Result<(), CacheError> {
-        // A directory can't be renamed over another, so the old one goes aside first. Killed between the two, we leave neither
-        // under the name: absent, not half there.
-        let mut aside = std::ffi::OsString::from(".old-");
-        aside.push(self.target.file_name().unwrap_or_default());
-        let aside = self.target.with_file_name(aside);
-        remove(&aside)?;
-        match fs::rename(&self.target, &aside) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(CacheError::io("move", &self.target)(e)),
-            _ => {}
+        if !self.target.exists() {
+            return fs::rename(&self.path, &self.target).map_err(CacheError::io("rename", &self.path));
         }
-        fs::rename(&self.path, &self.target).map_err(CacheError::io("rename", &self.path))?;
-        remove(&aside)
+        // A directory can't be renamed over another, but the two can trade names. What is now the old one goes when we are dropped.
+        renameat2(AT_FDCWD, &self.path, AT_FDCWD, &self.target, RenameFlags::RENAME_EXCHANGE)
+            .map_err(|e| CacheError::io("replace", &self.target)(e.into()))
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // After `finish` there is nothing at this path.
+        // After `finish` there is nothing at this path, or what was replaced.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -541,11 +541,12 @@ fn make_saves_dir(save: &Path) -> Result<()> {
     }
 }
 
-/// Which image or save that is named by a test's attribute; for the harness's key of a save.
+/// Which image or save a name means, and what its frozen memory is bound to on this host; for the harness's key of a save.
 #[doc(hidden)]
 pub async fn source_identity(source: &str, saves: &Path, reporter: &Reporter) -> Result<String> {
     let host = Host::discover()?;
-    Ok(Source::find(&host, source, saves, reporter).await?.id())
+    let source = Source::find(&host, source, saves, reporter).await?.id();
+    Ok(format!("{source}; QEMU {}; agent {}", host.version, quicksand_agent::ID))
 }
 
 #[cfg(test)]
