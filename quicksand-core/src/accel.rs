@@ -12,7 +12,7 @@ use crate::{
     cache::Cache,
     host::Host,
     machine::{Accel, Accelerator, Machine},
-    vm::{Probe, Vm},
+    vm::{Probe, StartError, Vm},
 };
 
 /// How long a kernel may take under hardware virtualization until its init runs. It takes less than a second where it works.
@@ -83,9 +83,7 @@ async fn kvm(host: &Host, probe: Probe<'_>) -> Result<Result<(), String>, Error>
     };
     let found = match Vm::probe(host, &machine, probe, PATIENCE).await {
         Ok(()) => Ok(()),
-        Err(Error::Start(error)) => {
-            Err(format!("a kernel does not run under KVM here: {}", first_line(&error.to_string())))
-        }
+        Err(Error::Start(error)) => Err(format!("a kernel does not run under KVM here: {}", in_short(&error))),
         Err(error) => return Err(error),
     };
     if let Err(why) = &found {
@@ -95,8 +93,14 @@ async fn kvm(host: &Host, probe: Probe<'_>) -> Result<Result<(), String>, Error>
     Ok(found)
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+/// What happened, and the last of QEMU's own words.
+fn in_short(error: &StartError) -> String {
+    let text = error.to_string();
+    let what = text.lines().next().unwrap_or_default();
+    match error.qemu_said.lines().last() {
+        Some(words) => format!("{what} ({words})"),
+        None => what.to_owned(),
+    }
 }
 
 fn boot_id() -> String {

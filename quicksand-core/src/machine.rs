@@ -92,11 +92,11 @@ pub(crate) struct Instance<'a> {
     pub(crate) memory_file: &'a Path,
     /// The disk's files from the bottom up. The last is written, the others never.
     pub(crate) disk: Vec<&'a Path>,
-    pub(crate) console_log: &'a Path,
     pub(crate) network: NetworkMode,
     pub(crate) begin: Begin<'a>,
     pub(crate) qmp: RawFd,
     pub(crate) agent: RawFd,
+    pub(crate) console: RawFd,
 }
 
 /// How a machine comes to life.
@@ -120,11 +120,11 @@ impl Machine {
             name: "",
             memory_file: nowhere,
             disk: vec![nowhere],
-            console_log: nowhere,
             network: NetworkMode::None,
             begin: Begin::Restore,
             qmp: 0,
             agent: 0,
+            console: 0,
         };
         let mut hash = Sha256::new();
         for argument in self.arguments(&instance) {
@@ -172,7 +172,7 @@ impl Machine {
             .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
             .option("-chardev", format!("socket,id=qmp,fd={}", instance.qmp))
             .option("-mon", "chardev=qmp,mode=control")
-            .option("-chardev", format!("file,id=console,path={}", escaped(instance.console_log)))
+            .option("-chardev", format!("socket,id=console,fd={}", instance.console))
             .option("-serial", "chardev:console");
         for (level, path) in instance.disk.iter().enumerate() {
             arguments.json("-blockdev", &block_node(level, instance.disk.len(), path));
@@ -274,11 +274,6 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// A path inside a comma-separated option, where QEMU takes two commas for one.
-fn escaped(path: &Path) -> String {
-    text(path).replace(',', ",,")
-}
-
 /// What a guest on hardware virtualization sees of the host's processor.
 fn host_processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -300,9 +295,9 @@ mod tests {
         Machine { memory: 512 << 20, cpus: 1, accelerator: Accelerator::Tcg, extra_arguments: vec![] }
     }
 
-    fn instance<'a>(disk: Vec<&'a Path>, log: &'a Path, network: NetworkMode) -> Instance<'a> {
-        let begin = Begin::Restore;
-        Instance { name: "x", memory_file: Path::new("/m"), disk, console_log: log, network, begin, qmp: 3, agent: 4 }
+    fn instance(disk: Vec<&Path>, network: NetworkMode) -> Instance<'_> {
+        let memory_file = Path::new("/m");
+        Instance { name: "x", memory_file, disk, network, begin: Begin::Restore, qmp: 3, agent: 4, console: 5 }
     }
 
     fn line(machine: &Machine, instance: &Instance<'_>) -> String {
@@ -333,8 +328,7 @@ mod tests {
     #[test]
     fn odd_paths_stay_one_value() {
         let odd = Path::new("/a b,c\"d/x");
-        let line = line(&machine(), &instance(vec![odd], odd, NetworkMode::None));
-        assert!(line.contains(r#"path=/a b,,c"d/x"#), "{line}");
+        let line = line(&machine(), &instance(vec![odd], NetworkMode::None));
         assert!(line.contains(r#""filename":"/a b,c\"d/x""#), "{line}");
     }
 
@@ -357,7 +351,7 @@ mod tests {
     #[test]
     fn no_port_is_opened_and_no_secret_told() {
         for mode in [NetworkMode::None, NetworkMode::MountsOnly, NetworkMode::Full] {
-            let line = line(&machine(), &instance(vec![Path::new("/d")], Path::new("/l"), mode));
+            let line = line(&machine(), &instance(vec![Path::new("/d")], mode));
             for word in ["tcp:", "hostfwd", "-vnc", "server=on", "127.0.0.1"] {
                 assert!(!line.contains(word), "{word} in {line}");
             }

@@ -265,7 +265,8 @@ mod tests {
         let (ready, cleaned) = (directory.path().join("ready"), directory.path().join("cleaned"));
         // The script cleans up once its own child is gone, which only a signal to the whole group can achieve. Shells
         // say that a child was killed, and nobody listens any more.
-        let script = r#"trap '' PIPE; trap 'touch "$2"; exit' TERM; touch "$1"; sleep 1000"#;
+        let script =
+            r#"trap '' PIPE; trap 'asked=1' TERM; sleep 1000 & touch "$1"; wait; wait; [ "$asked" ] && touch "$2""#;
         let tool = sh(script).args([OsStr::new("sh"), ready.as_os_str(), cleaned.as_os_str()]);
         let run = tokio::spawn(tool.run(|_| {}));
         let start = Instant::now();

@@ -2,11 +2,12 @@
 
 use std::{fmt, fs, io::Read, io::Seek, io::SeekFrom, path::Path, process::ExitStatus, time::Duration};
 
+use super::console::{Console, last_lines, printable};
 use crate::{guest::ChannelError, qemu::qmp::QmpError};
 
-/// Lines of the console that an error shows.
-const CONSOLE_LINES: usize = 40;
-/// How much of a log's end is looked at, in bytes: a guest may print without end.
+/// Lines of the console, and of QEMU's own words, that an error shows.
+const LINES: usize = 40;
+/// How much of the end of QEMU's log is looked at, in bytes.
 const TAIL: u64 = 64 * 1024;
 
 /// A step of a machine's start.
@@ -76,9 +77,9 @@ pub struct StartError {
 
 impl StartError {
     /// Puts together what is known once a stage has failed.
-    pub(super) fn gather(stage: Stage, cause: StartCause, qemu_log: &Path, console_log: &Path) -> Box<StartError> {
-        let qemu_said = tail(qemu_log, CONSOLE_LINES);
-        let console = tail(console_log, CONSOLE_LINES);
+    pub(super) fn gather(stage: Stage, cause: StartCause, qemu_log: &Path, console: &Console) -> Box<StartError> {
+        let qemu_said = qemu_words(qemu_log);
+        let console = console.tail(LINES);
         let panic = console.lines().find(|line| line.contains("Kernel panic - ")).map(str::to_owned);
         let cause = match (cause, panic) {
             // Whatever was noticed first, a panic explains it.
@@ -150,10 +151,10 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
     text.lines().try_for_each(|line| write!(f, "\n    {line}"))
 }
 
-/// The last lines of a file, printable: what a guest writes must not move the cursor of whoever reads the error.
-pub(crate) fn tail(path: &Path, lines: usize) -> String {
+/// The last lines of what QEMU said. It is trusted more than a guest, but a guest may move it to many words.
+fn qemu_words(log: &Path) -> String {
     let read = || {
-        let mut file = fs::File::open(path)?;
+        let mut file = fs::File::open(log)?;
         let len = file.metadata()?.len();
         file.seek(SeekFrom::Start(len.saturating_sub(TAIL)))?;
         let mut bytes = Vec::new();
@@ -161,41 +162,29 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
         Ok::<_, std::io::Error>(bytes)
     };
     let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
-    let clean: Vec<String> = text.lines().map(printable).filter(|line| !line.is_empty()).collect();
-    clean[clean.len().saturating_sub(lines)..].join("\n")
-}
-
-/// A line without control characters and the escape sequences that they begin.
-fn printable(line: &str) -> String {
-    let mut out = String::new();
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == '\x1b' {
-            if chars.next_if_eq(&'[').is_some() {
-                // A control sequence ends with its first letter or the like.
-                while chars.next().is_some_and(|c| !('\x40'..='\x7e').contains(&c)) {}
-            } else {
-                chars.next();
-            }
-        } else if !c.is_control() || c == '\t' {
-            out.push(c);
-        }
-    }
-    out.trim_end().to_owned()
+    let lines: Vec<String> = text.lines().map(printable).filter(|line| !line.is_empty()).collect();
+    last_lines(&lines.join("\n"), LINES)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::ExitStatusExt;
+    use std::{
+        io::Write,
+        os::unix::{net::UnixStream, process::ExitStatusExt},
+    };
 
     fn gather(status: i32, qemu: &str, console: &str) -> Box<StartError> {
-        let directory = tempfile::tempdir().unwrap();
-        let (qemu_log, console_log) = (directory.path().join("q"), directory.path().join("c"));
-        fs::write(&qemu_log, qemu).unwrap();
-        fs::write(&console_log, console).unwrap();
-        let cause = StartCause::QemuExited(ExitStatus::from_raw(status));
-        StartError::gather(Stage::Boot, cause, &qemu_log, &console_log)
+        let log = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&log, qemu).unwrap();
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let kept = Console::follow(ours).unwrap();
+        guest.write_all(console.as_bytes()).unwrap();
+        drop(guest);
+        while kept.text().len() < console.len() {
+            std::thread::yield_now();
+        }
+        StartError::gather(Stage::Boot, StartCause::QemuExited(ExitStatus::from_raw(status)), log.path(), &kept)
     }
 
     #[test]
@@ -215,10 +204,5 @@ mod tests {
         assert!(text.starts_with("boot the guest: QEMU ended with exit status: 1\n  what to do: "), "{text}");
         assert!(text.contains("\n  QEMU said:\n    bad option\n"), "{text}");
         assert!(text.contains("line 60") && text.ends_with("line 99") && !text.contains("line 59"), "{text}");
-    }
-
-    #[test]
-    fn the_console_can_not_reach_the_terminal() {
-        assert_eq!(printable("\x1b[2J\x1b]0;title\x07a\x1b[0;1;31mb\x1b[0m\r\tc\x08"), "0;titleab\tc");
     }
 }

@@ -4,6 +4,7 @@
 //! - [`freeze`](Vm::freeze) writes down all of it while it runs;
 //! - dropping it throws it away.
 
+mod console;
 mod failure;
 mod freeze;
 mod run_dir;
@@ -22,6 +23,7 @@ use crate::{
     machine::Machine,
     qemu::{Process, qmp::Qmp},
 };
+use console::Console;
 use run_dir::RunDir;
 
 /// A running machine. Dropping it kills it and removes its files, in the order of the fields.
@@ -35,6 +37,7 @@ pub(crate) struct Vm {
     memory_file: PathBuf,
     disk: Mutex<Disk>,
     user_network: bool,
+    console: Console,
     run_dir: RunDir,
 }
 
@@ -85,6 +88,6 @@ impl Vm {
 
     /// The last lines of the guest's console.
     pub(crate) fn console_tail(&self, lines: usize) -> String {
-        failure::tail(&self.run_dir.console_log(), lines)
+        self.console.tail(lines)
     }
 }

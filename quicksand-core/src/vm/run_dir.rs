@@ -1,4 +1,4 @@
-//! The directory of one running machine: its disk overlay, its logs.
+//! The directory of one running machine: its disk overlay, QEMU's log.
 //!
 //! Removed with its machine. Where our process was killed, the next start of any process removes it, told by the free lock.
 
@@ -43,10 +43,6 @@ impl RunDir {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
-    }
-
-    pub(crate) fn console_log(&self) -> PathBuf {
-        self.path.join("console.log")
     }
 
     pub(crate) fn qemu_log(&self) -> PathBuf {

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     Disk, Vm,
+    console::Console,
     failure::{Stage, StartCause, StartError},
     run_dir::RunDir,
 };
@@ -78,6 +79,7 @@ struct Launched {
     process: Process,
     qmp: Qmp,
     agent: UnixStream,
+    console: Console,
     run_dir: RunDir,
     disk: Vec<PathBuf>,
 }
@@ -94,9 +96,9 @@ impl Vm {
         let begin = Begin::Boot { kernel: boot.kernel, initramfs: boot.initramfs, command_line: boot.command_line };
         let launched =
             launch(host, machine, run_dir, &memory_file, boot.disk, boot.disk_size, NetworkMode::None, begin).await?;
-        let Launched { process, qmp, agent, run_dir, disk } = launched;
+        let Launched { process, qmp, agent, console, run_dir, disk } = launched;
 
-        let channel = watch(&process, &run_dir, Stage::Boot, deadline, async {
+        let channel = watch(&process, (&run_dir, &console), Stage::Boot, deadline, async {
             let channel = Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)?;
             // Its card gets its address here, so that clones find it done.
             let network = Network::Static { address: GUEST_ADDRESS, prefix: 24 };
@@ -106,8 +108,8 @@ impl Vm {
         let channel = channel.await?;
         let machine = machine.clone();
         let disk = Disk::new(disk, boot.disk_size);
-        let vm = Vm { channel, qmp, process, machine, memory_file, disk, user_network: false, run_dir };
-        watch(&vm.process, &vm.run_dir, Stage::Settle, deadline, settle(&vm)).await?;
+        let vm = Vm { channel, qmp, process, machine, memory_file, disk, user_network: false, console, run_dir };
+        watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, settle(&vm)).await?;
         Ok(vm)
     }
 
@@ -129,13 +131,12 @@ impl Vm {
         let launched = launch(host, machine, run_dir, &memory_file, vec![], 1 << 20, NetworkMode::None, begin).await?;
         let ended = launched.process.ended();
         let status = timeout(deadline.saturating_duration_since(Instant::now()), ended).await;
-        let console = launched.run_dir.console_log();
         match status {
             // The word of our init, not QEMU's status: a kernel that resets the machine ends QEMU as well.
-            Ok(_) if fs::read_to_string(&console).is_ok_and(|text| text.contains(PROBE_WORD)) => Ok(()),
+            Ok(_) if launched.console.text().contains(PROBE_WORD) => Ok(()),
             status => {
                 let cause = status.map_or(StartCause::AgentSilent(patience), StartCause::QemuExited);
-                Err(StartError::gather(Stage::Boot, cause, &launched.run_dir.qemu_log(), &console).into())
+                Err(StartError::gather(Stage::Boot, cause, &launched.run_dir.qemu_log(), &launched.console).into())
             }
         }
     }
@@ -144,8 +145,8 @@ impl Vm {
     pub(crate) async fn restore(host: &Host, state: &State, network: NetworkMode) -> Result<Vm, Error> {
         let run_dir = RunDir::create(&host.cache)?;
         if let Some(fault) = state.memory_fault() {
-            let (qemu, console) = (run_dir.qemu_log(), run_dir.console_log());
-            return Err(StartError::gather(Stage::Load, StartCause::BadState(fault), &qemu, &console).into());
+            let cause = StartCause::BadState(fault);
+            return Err(StartError::gather(Stage::Load, cause, &run_dir.qemu_log(), &Console::default()).into());
         }
         let memory_file = state.memory();
         let (disk, disk_size) = (state.disk(), state.image().disk_size());
@@ -156,18 +157,19 @@ impl Vm {
             network => network,
         };
         let launched = launch(host, &machine, run_dir, &memory_file, disk, disk_size, at_load, Begin::Restore).await?;
-        let Launched { process, qmp, agent, run_dir, disk } = launched;
+        let Launched { process, qmp, agent, console, run_dir, disk } = launched;
 
         let deadline = Instant::now() + QEMU_PATIENCE;
         let devices = state.devices();
-        watch(&process, &run_dir, Stage::Load, deadline, load(&qmp, &devices)).await?;
+        watch(&process, (&run_dir, &console), Stage::Load, deadline, load(&qmp, &devices)).await?;
         if at_load != network {
             let gone = qmp.execute("netdev_del", json!({ "id": "network" }));
-            watch(&process, &run_dir, Stage::Load, deadline, async { gone.await.map_err(StartCause::Qmp) }).await?;
+            watch(&process, (&run_dir, &console), Stage::Load, deadline, async { gone.await.map_err(StartCause::Qmp) })
+                .await?;
         }
 
         let deadline = Instant::now() + WAKE_PATIENCE;
-        let channel = watch(&process, &run_dir, Stage::Wake, deadline, async {
+        let channel = watch(&process, (&run_dir, &console), Stage::Wake, deadline, async {
             qmp.execute("cont", json!({})).await.map_err(StartCause::Qmp)?;
             let opening = Opening::Restored { in_frame: state.manifest.in_frame };
             let channel = Channel::open(agent, opening, WAKE_PATIENCE).await.map_err(StartCause::Channel)?;
@@ -183,7 +185,7 @@ impl Vm {
         let channel = channel.await?;
         let user_network = network != NetworkMode::None;
         let disk = Disk::new(disk, disk_size);
-        Ok(Vm { channel, qmp, process, machine, memory_file, disk, user_network, run_dir })
+        Ok(Vm { channel, qmp, process, machine, memory_file, disk, user_network, console, run_dir })
     }
 }
 
@@ -205,43 +207,44 @@ async fn launch(
     empty_overlay(&host.cache, disk_size, &overlay)?;
     disk.push(overlay);
 
-    let (qmp, qemu_qmp) = socket_pair(&run_dir)?;
-    let (agent, qemu_agent) = socket_pair(&run_dir)?;
-    let (console_log, qemu_log) = (run_dir.console_log(), run_dir.qemu_log());
+    let qemu_log = run_dir.qemu_log();
+    let socket_error = || CacheError::io("make sockets for", &qemu_log);
+    let (qmp, qemu_qmp) = socket_pair().map_err(socket_error())?;
+    let (agent, qemu_agent) = socket_pair().map_err(socket_error())?;
+    let (console, qemu_console) = StdUnixStream::pair().map_err(socket_error())?;
+    let console = Console::follow(console).map_err(socket_error())?;
     let instance = Instance {
         name: run_dir.name(),
         memory_file,
         disk: disk.iter().map(PathBuf::as_path).collect(),
-        console_log: &console_log,
         network,
         begin,
         qmp: qemu_qmp.as_raw_fd(),
         agent: qemu_agent.as_raw_fd(),
+        console: qemu_console.as_raw_fd(),
     };
     let arguments: Vec<OsString> = machine.arguments(&instance);
     tracing::debug!(target: "quicksand::qemu", program = %host.qemu.display(), ?arguments, "launch");
-    let inherit = vec![qemu_qmp.into(), qemu_agent.into()];
+    let inherit = vec![qemu_qmp.into(), qemu_agent.into(), qemu_console.into()];
     let process = Process::launch(&host.qemu, arguments, inherit, &qemu_log).await?;
     let deadline = Instant::now() + QEMU_PATIENCE;
-    let qmp =
-        watch(&process, &run_dir, Stage::Launch, deadline, async { Qmp::open(qmp).await.map_err(StartCause::Qmp) });
+    let qmp = watch(&process, (&run_dir, &console), Stage::Launch, deadline, async {
+        Qmp::open(qmp).await.map_err(StartCause::Qmp)
+    });
     let qmp = qmp.await?;
-    Ok(Launched { process, qmp, agent, run_dir, disk })
+    Ok(Launched { process, qmp, agent, console, run_dir, disk })
 }
 
-fn socket_pair(run_dir: &RunDir) -> Result<(UnixStream, StdUnixStream), CacheError> {
-    let pair = || {
-        let (ours, theirs) = StdUnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        Ok::<_, io::Error>((UnixStream::from_std(ours)?, theirs))
-    };
-    pair().map_err(CacheError::io("make a socket for", &run_dir.console_log()))
+fn socket_pair() -> io::Result<(UnixStream, StdUnixStream)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((UnixStream::from_std(ours)?, theirs))
 }
 
 /// Carries out a stage until it is done, QEMU has ended, or its time is over.
 async fn watch<T>(
     process: &Process,
-    run_dir: &RunDir,
+    (run_dir, console): (&RunDir, &Console),
     stage: Stage,
     deadline: Instant,
     work: impl Future<Output = Result<T, StartCause>>,
@@ -263,7 +266,7 @@ async fn watch<T>(
             _ => StartCause::TooLong(begun.elapsed()),
         },
     };
-    Err(StartError::gather(stage, cause, &run_dir.qemu_log(), &run_dir.console_log()).into())
+    Err(StartError::gather(stage, cause, &run_dir.qemu_log(), console).into())
 }
 
 async fn load(qmp: &Qmp, devices: &Path) -> Result<(), StartCause> {
