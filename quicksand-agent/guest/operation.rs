@@ -16,13 +16,14 @@ use quicksand_protocol::{
     message::{Done, Failure, Reply, stream, to_payload},
 };
 
-use crate::port::Writer;
+use crate::port::{Session, Writer};
 
 /// An operation under way, shared by the threads that carry it out and the one that reads the port.
 #[derive(Debug)]
 pub(crate) struct Operation {
     id: u32,
     port: Arc<Writer>,
+    session: Session,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -50,21 +51,19 @@ enum End {
 
 impl Operation {
     pub(crate) fn new(id: u32, port: Arc<Writer>) -> Arc<Operation> {
-        Arc::new(Operation { id, port, state: Mutex::default(), changed: Condvar::new() })
+        let session = port.session();
+        Arc::new(Operation { id, port, session, state: Mutex::default(), changed: Condvar::new() })
     }
 
-    /// Sends the reply, unless the session is over.
+    /// Sends the reply.
     pub(crate) fn finish(&self, result: Result<Done, Failure>) {
-        if self.state().end == End::Detached {
-            return;
-        }
         let reply: Reply = result.map_err(|mut failure| {
             failure.message = failure.message.chars().take(1024).collect();
             failure
         });
         // A reply is short by construction; a port that can't be written has no one at its other end.
         if let Ok(payload) = to_payload(&reply) {
-            let _ = self.port.send(Kind::Reply, 0, self.id, &payload);
+            let _ = self.send(Kind::Reply, 0, &payload);
         }
     }
 
@@ -148,6 +147,10 @@ impl Operation {
         Output { operation: Arc::clone(self), stream }
     }
 
+    fn send(&self, kind: Kind, stream: u8, payload: &[u8]) -> io::Result<()> {
+        self.port.send(self.session, kind, stream, self.id, payload)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,7 +177,7 @@ impl Read for Input {
                 let grant = state.receive.consume(len);
                 drop(state);
                 if let Some(grant) = grant {
-                    self.0.port.send(Kind::Credit, stream::STDIN, self.0.id, &grant)?;
+                    self.0.send(Kind::Credit, stream::STDIN, &grant)?;
                 }
                 return Ok(len);
             }
@@ -222,7 +225,7 @@ impl Write for Output {
             }
         };
         drop(state);
-        self.operation.port.send(Kind::Data, self.stream, self.operation.id, &bytes[..len])?;
+        self.operation.send(Kind::Data, self.stream, &bytes[..len])?;
         Ok(len)
     }
 
@@ -233,8 +236,6 @@ impl Write for Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if self.operation.state().end != End::Detached {
-            let _ = self.operation.port.send(Kind::Eof, self.stream, self.operation.id, &[]);
-        }
+        let _ = self.operation.send(Kind::Eof, self.stream, &[]);
     }
 }

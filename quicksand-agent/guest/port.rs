@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -23,7 +23,7 @@ pub(crate) fn open() -> io::Result<(Reader, Writer)> {
     loop {
         if let Some(device) = find()? {
             let file = OpenOptions::new().read(true).write(true).open(device)?;
-            return Ok((Reader(file.try_clone()?), Writer(Mutex::new(file))));
+            return Ok((Reader(file.try_clone()?), Writer::new(file)));
         }
         if Instant::now() > deadline {
             return Err(io::Error::new(io::ErrorKind::TimedOut, format!("find the port {NAME}")));
@@ -76,15 +76,55 @@ impl Reader {
 }
 
 /// Where frames for the host go, whole and one at a time.
+///
+/// Frames belong to a session. What an operation of an earlier one still has to say is dropped: its id may be another operation's
+/// by now.
 #[derive(Debug)]
-pub(crate) struct Writer(Mutex<File>);
+pub(crate) struct Writer(Mutex<Line>);
+
+#[derive(Debug)]
+struct Line {
+    port: File,
+    session: Session,
+}
+
+/// A session, told from those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Session(u64);
 
 impl Writer {
-    /// Sends one frame. Blocks while the host takes nothing.
-    pub(crate) fn send(&self, kind: Kind, stream: u8, id: u32, payload: &[u8]) -> io::Result<()> {
+    fn new(port: File) -> Writer {
+        Writer(Mutex::new(Line { port, session: Session(0) }))
+    }
+
+    /// The session that there is now.
+    pub(crate) fn session(&self) -> Session {
+        self.line().session
+    }
+
+    /// Sends one frame of a session, or drops it where that session is over. Blocks while the host takes nothing.
+    pub(crate) fn send(&self, session: Session, kind: Kind, stream: u8, id: u32, payload: &[u8]) -> io::Result<()> {
+        let mut line = self.line();
+        if line.session == session { line.write(kind, stream, id, payload) } else { Ok(()) }
+    }
+
+    /// Begins the next session with a frame of its own, after which nothing of an earlier one follows.
+    pub(crate) fn begin_session(&self, kind: Kind, payload: &[u8]) -> io::Result<()> {
+        let mut line = self.line();
+        line.session = Session(line.session.0 + 1);
+        line.write(kind, 0, 0, payload)
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    fn write(&mut self, kind: Kind, stream: u8, id: u32, payload: &[u8]) -> io::Result<()> {
         debug_assert!(payload.len() <= MAX_PAYLOAD);
         let mut bytes = Vec::new();
         frame::encode(kind, stream, id, payload, &mut bytes).map_err(io::Error::other)?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&bytes)
+        self.port.write_all(&bytes)
     }
 }

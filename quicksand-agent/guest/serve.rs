@@ -27,8 +27,8 @@ pub(crate) const STACK: usize = 128 * 1024;
 
 type Operations = Arc<Mutex<HashMap<u32, Arc<Operation>>>>;
 
-/// What a session is about.
-struct Session {
+/// What the agent has under way.
+struct Server {
     port: Arc<Writer>,
     operations: Operations,
     /// Why the guest did not wake, once it did not.
@@ -41,9 +41,9 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     let (mut reader, writer) = port::open().map_err(|e| format!("open the port to the host: {e}"))?;
     let port = Arc::new(writer);
-    port.send(Kind::Announce, 0, 0, &to_payload(&Announce { version: VERSION })?)?;
+    port.begin_session(Kind::Announce, &to_payload(&Announce { version: VERSION })?)?;
 
-    let mut session = Session { port, operations: Operations::default(), asleep: None };
+    let mut server = Server { port, operations: Operations::default(), asleep: None };
     let mut decoder = Decoder::new();
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -51,12 +51,12 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
             Arrival::Bytes(len) => decoder.push(&buffer[..len]),
             Arrival::HostAway => {
                 decoder.reset();
-                detach_all(&session.operations);
+                detach_all(&server.operations);
             }
         }
         loop {
             match decoder.next_frame() {
-                Ok(Some(frame)) => session.handle(frame)?,
+                Ok(Some(frame)) => server.handle(frame)?,
                 Ok(None) => break,
                 // What an earlier session left in the channel; the next one sends padding first.
                 Err(_) => {}
@@ -65,7 +65,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-impl Session {
+impl Server {
     fn handle(&mut self, frame: Frame) -> Result<(), Box<dyn Error>> {
         let operation = lock(&self.operations).get(&frame.id).cloned();
         match (frame.kind, operation) {
@@ -74,7 +74,7 @@ impl Session {
                     detach_all(&self.operations);
                     self.asleep = None;
                     let welcome = Welcome { version: VERSION, nonce: hello.nonce };
-                    self.port.send(Kind::Welcome, 0, 0, &to_payload(&welcome)?)?;
+                    self.port.begin_session(Kind::Welcome, &to_payload(&welcome)?)?;
                 }
             }
             (Kind::Request, None) => self.start(frame),
