@@ -27,6 +27,12 @@ pub enum Error {
     /// QEMU could not be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// This kind of host is not supported.
+    #[error("start a machine on this host: it is {arch}, and so far quicksand runs on Linux on x86_64 alone")]
+    UnsupportedHost {
+        /// The host's operating system and architecture.
+        arch: String,
+    },
     /// `qemu-img` is missing or failed.
     #[error("run qemu-img (Debian: qemu-utils; Fedora: qemu-img): {said}")]
     QemuImg {

@@ -37,6 +37,9 @@ struct Known {
 impl Host {
     /// Finds QEMU: the program that `QUICKSAND_QEMU` names, else `qemu-system-ARCH` on the path.
     pub(crate) fn discover() -> Result<Host, Error> {
+        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            return Err(Error::UnsupportedHost { arch: format!("{} on {}", env::consts::OS, env::consts::ARCH) });
+        }
         let cache = Cache::from_environment()?;
         let own = env::var_os("QUICKSAND_QEMU").filter(|value| !value.is_empty());
         let name = own.map_or_else(|| format!("qemu-system-{}", env::consts::ARCH).into(), PathBuf::from);
