@@ -1,6 +1,6 @@
 use quicksand::{Sandbox, sandbox_test};
 
-#[path = "support/setups.rs"]
+#[path = "setups.rs"]
 mod setups;
 
 #[sandbox_test(image = "debian", save = "base", setup = setups::base)]
