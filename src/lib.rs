@@ -1,6 +1,6 @@
 //! Tests in clean virtual machines: booted once, cloned in a fraction of a second ever after.
 //!
-//! ```no_run
+//! ```no_run,test_harness
 //! use quicksand::{Sandbox, sandbox_test};
 //!
 //! #[sandbox_test(image = "debian", save = "base")]
@@ -8,7 +8,6 @@
 //!     assert_eq!(sb.execute("uname -s").await?.stdout, "Linux\n");
 //!     Ok(())
 //! }
-//! # fn main() {}
 //! ```
 //!
 //! The first run boots a real operating system and keeps its whole state: memory, devices and disk. Every later test, in this
@@ -38,6 +37,11 @@ pub use quicksand_core::{
 };
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;
+
+/// The examples of the README, which are compiled as tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 /// What the macros need. Not for anyone else: it changes without notice.
 #[doc(hidden)]
