@@ -1,0 +1,69 @@
+//! What is measured: keys, units and targets.
+
+/// One figure.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// Its name on the command line and in the JSON, which says the unit: `_s` seconds, `_mb` 10^6 bytes, `_mb_s` 10^6 bytes a
+    /// second.
+    pub(crate) name: &'static str,
+    /// What it is, in the table.
+    pub(crate) what: &'static str,
+    pub(crate) target: Target,
+    /// The peer's figure for the same thing.
+    pub(crate) peer: Option<&'static str>,
+}
+
+/// What a figure is meant to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    None,
+    AtMost(f64),
+    AtLeast(f64),
+    /// At the most so many times another figure of the same run.
+    AtMostTimes(f64, &'static str),
+}
+
+/// All figures, in the order of the table.
+pub(crate) const KEYS: [Key; 14] = {
+    use Target::{AtLeast, AtMost, AtMostTimes, None as Untold};
+    const fn key(name: &'static str, what: &'static str, target: Target) -> Key {
+        Key { name, what, target, peer: None }
+    }
+    const fn beside(peer: &'static str, key: Key) -> Key {
+        Key { peer: Some(peer), ..key }
+    }
+    [
+        key("floor_s", "QEMU alone: process start to state loaded", Untold),
+        beside(
+            "peer_start_from_save_s",
+            key("warm_ready_s", "start of a clone until its agent has answered", AtMostTimes(1.5, "floor_s")),
+        ),
+        beside(
+            "peer_first_command_s",
+            key("warm_first_command_s", "start of a clone until its first command has exited", AtMost(0.40)),
+        ),
+        key("suite50_wall_s", "cargo test of 50 tests of one command each", AtMost(12.0)),
+        key("ping_s", "answer of the agent", AtMost(0.001)),
+        beside("peer_execute_s", key("exec_true_s", "/bin/true in a warm guest", AtMost(0.040))),
+        key("save_pause_s", "pause of a guest that is saved", AtMost(0.10)),
+        key("clone_private_mb", "memory of a clone's own after one command", AtMost(60.0)),
+        key("upload_mb_s", "100 MB into a clone's /dev/shm", AtLeast(30.0)),
+        key("download_mb_s", "100 MB out of it", AtLeast(30.0)),
+        key("peer_start_from_save_s", "the peer: start from its own save", Untold),
+        key("peer_first_command_s", "the peer: start until its first command has exited", Untold),
+        key("peer_execute_s", "the peer: /bin/true in a warm guest", Untold),
+        key("peer_start_ratio", "the peer's start from a save to ours", AtLeast(100.0)),
+    ]
+};
+
+impl Key {
+    /// The unit that the name says.
+    pub(crate) fn unit(&self) -> &'static str {
+        match self.name {
+            name if name.ends_with("_mb_s") => "MB/s",
+            name if name.ends_with("_mb") => "MB",
+            name if name.ends_with("_ratio") => "times",
+            _ => "s",
+        }
+    }
+}

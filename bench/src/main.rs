@@ -1,0 +1,116 @@
+//! Measures quicksand on this machine and prints a table: what a start, a command, a save, a suite of fifty tests cost, beside
+//! what they are meant to cost at the most.
+//!
+//! - `keys`: what is measured, in which unit, and against which target;
+//! - `options`: the command line;
+//! - `clones`, `commands`, `saves`, `files`, `suite`, `peer`: the measurements;
+//! - `floor`: QEMU alone, without any of quicksand's code;
+//! - `results`: figures, and how they are shown.
+//!
+//! Everything is measured warm: the image and its frozen state are made beforehand where they are missing.
+
+mod clones;
+mod commands;
+mod files;
+mod floor;
+mod keys;
+mod options;
+mod peer;
+mod results;
+mod saves;
+mod suite;
+
+use std::{env, error::Error, fs, process::ExitCode, thread};
+
+use options::{Options, Request, USAGE};
+use quicksand::Sandbox;
+use results::Results;
+
+/// Whatever ends the benchmark early is shown to the person who runs it, and handled by nobody.
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What is measured on.
+const IMAGE: &str = "debian";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(error) = source {
+                text += &format!(": {error}");
+                source = error.source();
+            }
+            eprintln!("bench: {text}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all is well: `false` where a target that was to be checked is missed.
+async fn run() -> Result<bool> {
+    let options = match options::parse(env::args().skip(1))? {
+        Request::Help => {
+            print!("{USAGE}");
+            return Ok(true);
+        }
+        Request::Run(options) => options,
+    };
+    let results = measure(&options).await?;
+    print!("{}", results.table(&options));
+    if let Some(path) = &options.json {
+        let text = format!("{:#}\n", results.json(&options));
+        fs::write(path, text).map_err(|e| format!("write {}: {e}", path.display()))?;
+    }
+    Ok(!options.check || results.all_met(&options))
+}
+
+async fn measure(options: &Options) -> Result<Results> {
+    let mut results = Results::default();
+    say("a first machine, which is booted where there is no warm state");
+    let sandbox = Sandbox::builder(IMAGE).on_progress(quicksand::show_progress()).start().await?;
+    results.setting(setting(&sandbox));
+    sandbox.stop().await?;
+
+    if options.wants(&clones::KEYS) {
+        say("clones, and QEMU alone");
+        clones::measure(options, &mut results).await?;
+    }
+    if options.wants(&commands::KEYS) {
+        say("pings and commands");
+        commands::measure(options, &mut results).await?;
+    }
+    if options.wants(&saves::KEYS) {
+        say("saves");
+        saves::measure(options, &mut results).await?;
+    }
+    if options.wants(&files::KEYS) {
+        say("files");
+        files::measure(&mut results).await?;
+    }
+    if options.wants(&suite::KEYS) {
+        say("fifty tests");
+        suite::measure(&mut results).await?;
+    }
+    if let Some(python) = options.peer.as_ref().filter(|_| options.wants(&peer::KEYS)) {
+        say("the Python peer, which takes minutes");
+        peer::measure(python, &mut results).await?;
+    }
+    Ok(results)
+}
+
+/// What the figures depend on most.
+fn setting(sandbox: &Sandbox) -> String {
+    let cores = thread::available_parallelism().map_or(0, usize::from);
+    let accelerator = sandbox.accelerator().map(|accelerator| accelerator.to_string()).unwrap_or_default();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("{cores} cores, accelerator {accelerator}, load average {load} at the start")
+}
+
+fn say(what: &str) {
+    eprintln!("bench: {what}");
+}
