@@ -38,8 +38,9 @@ pub(crate) struct Floor {
     /// Ours, and those that QEMU inherits.
     qmp: UnixStream,
     _agent: OwnedFd,
-    inherited: [OwnedFd; 2],
-    /// Holds the overlay and the log.
+    _console: OwnedFd,
+    inherited: [OwnedFd; 3],
+    /// Holds the overlay.
     _directory: TempDir,
 }
 
@@ -56,12 +57,15 @@ impl Floor {
 
         let (qmp, qemu_qmp) = inherited_pair()?;
         let (agent, qemu_agent) = inherited_pair()?;
-        let log = directory.path().join("console.log");
-        let arguments = rewritten(&arguments, qemu_qmp.as_raw_fd(), qemu_agent.as_raw_fd(), &log, &overlay)?;
+        let (console, qemu_console) = inherited_pair()?;
+        let sockets = [("qmp", &qemu_qmp), ("agent", &qemu_agent), ("console", &qemu_console)]
+            .map(|(id, fd)| (id, fd.as_raw_fd()));
+        let arguments = rewritten(&arguments, sockets, &overlay)?;
         let qmp = UnixStream::from(qmp);
         qmp.set_read_timeout(Some(PATIENCE))?;
         let devices = found.memory.with_file_name("devices");
-        Ok(Floor { arguments, devices, qmp, _agent: agent, inherited: [qemu_qmp, qemu_agent], _directory: directory })
+        let inherited = [qemu_qmp, qemu_agent, qemu_console];
+        Ok(Floor { arguments, devices, qmp, _agent: agent, _console: console, inherited, _directory: directory })
     }
 
     /// Starts it, and returns how long it took from before the start of the process until the state was loaded.
@@ -133,18 +137,17 @@ impl Found {
     }
 }
 
-/// The command line with other descriptors, another log and another overlay, and all else as it was.
-fn rewritten(arguments: &[String], qmp: RawFd, agent: RawFd, log: &Path, overlay: &Path) -> Result<Vec<String>> {
+/// The command line with other descriptors and another overlay, and all else as it was.
+fn rewritten(arguments: &[String], sockets: [(&str, RawFd); 3], overlay: &Path) -> Result<Vec<String>> {
     let mut arguments = arguments.to_vec();
     let mut changed = 0;
     for index in 1..arguments.len() {
         let value = &arguments[index];
         let new = match arguments[index - 1].as_str() {
-            "-chardev" if value.starts_with("socket,id=qmp,") => format!("socket,id=qmp,fd={qmp}"),
-            "-chardev" if value.starts_with("socket,id=agent,") => format!("socket,id=agent,fd={agent}"),
-            // QEMU takes two commas for one.
-            "-chardev" if value.starts_with("file,id=console,") => {
-                format!("file,id=console,path={}", log.to_string_lossy().replace(',', ",,"))
+            "-chardev" => {
+                let known = sockets.iter().find(|(id, _)| value.starts_with(&format!("socket,id={id},")));
+                let Some((id, fd)) = known else { continue };
+                format!("socket,id={id},fd={fd}")
             }
             "-blockdev" => {
                 let mut node: Value = serde_json::from_str(value)?;
@@ -256,7 +259,7 @@ mod tests {
             "-mon",
             "chardev=qmp",
             "-chardev",
-            "file,id=console,path=/c/run/x/console.log",
+            "socket,id=console,fd=12",
             "-blockdev",
             &below.to_string(),
             "-blockdev",
@@ -279,13 +282,14 @@ mod tests {
 
     #[test]
     fn only_what_belongs_to_the_clone_is_rewritten() {
-        let (old, log, overlay) = (clone(), Path::new("/t/a,b/log"), Path::new("/t/o.qcow2"));
-        let new = rewritten(&old, 3, 5, log, overlay).unwrap();
+        let (old, overlay) = (clone(), Path::new("/t/o.qcow2"));
+        let sockets = [("qmp", 3), ("agent", 5), ("console", 7)];
+        let new = rewritten(&old, sockets, overlay).unwrap();
         let differing: Vec<&str> =
             new.iter().zip(&old).filter(|(new, old)| new != old).map(|(new, _)| new.as_str()).collect();
         let top = json!({ "node-name": "root", "backing": "layer0", "file": { "filename": "/t/o.qcow2" } }).to_string();
-        let expected = ["socket,id=qmp,fd=3", "file,id=console,path=/t/a,,b/log", top.as_str(), "socket,id=agent,fd=5"];
+        let expected = ["socket,id=qmp,fd=3", "socket,id=console,fd=7", top.as_str(), "socket,id=agent,fd=5"];
         assert_eq!(differing, expected);
-        assert!(rewritten(&old[..8], 3, 5, log, overlay).is_err(), "half of it is missing");
+        assert!(rewritten(&old[..8], sockets, overlay).is_err(), "half of it is missing");
     }
 }
