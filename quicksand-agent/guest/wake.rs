@@ -3,6 +3,7 @@
 use std::{
     fs::OpenOptions,
     io::{self, Write},
+    os::fd::AsRawFd,
     time::Duration,
 };
 
@@ -41,14 +42,24 @@ fn write_machine_id(id: &[u8]) -> io::Result<()> {
 
 /// Mixes the seed into the kernel's random pool and makes the pool use it at once.
 #[allow(unsafe_code)]
-fn reseed(seed: &[u8]) -> Result<(), Failure> {
+fn reseed(seed: &[u8; 32]) -> Result<(), Failure> {
+    /// `struct rand_pool_info` of the kernel's `linux/random.h`, with room for the seed.
+    #[repr(C)]
+    struct Entropy {
+        bits: i32,
+        len: i32,
+        bytes: [u8; 32],
+    }
+    nix::ioctl_write_ptr_bad!(add_entropy, nix::request_code_write!(b'R', 3, 2 * size_of::<i32>()), Entropy);
     nix::ioctl_none!(reseed_crng, b'R', 7);
-    let mut pool =
-        OpenOptions::new().write(true).open("/dev/urandom").map_err(|e| io_failure("open /dev/urandom", &e))?;
-    pool.write_all(seed).map_err(|e| io_failure("write /dev/urandom", &e))?;
-    // SAFETY: RNDRESEEDCRNG takes no argument; the descriptor is open for as long as the call lasts.
-    unsafe { reseed_crng(std::os::fd::AsRawFd::as_raw_fd(&pool)) }
-        .map_err(|e| failure("reseed the random pool", e as i32, &e))?;
+
+    let pool = OpenOptions::new().write(true).open("/dev/urandom").map_err(|e| io_failure("open /dev/urandom", &e))?;
+    let fd = pool.as_raw_fd();
+    let entropy = Entropy { bits: 8 * seed.len() as i32, len: seed.len() as i32, bytes: *seed };
+    // SAFETY: RNDADDENTROPY reads two numbers and as many bytes as the second says, all of which are there.
+    unsafe { add_entropy(fd, &entropy) }.map_err(|e| failure("add to the random pool", e as i32, &e))?;
+    // SAFETY: RNDRESEEDCRNG takes no argument.
+    unsafe { reseed_crng(fd) }.map_err(|e| failure("reseed the random pool", e as i32, &e))?;
     Ok(())
 }
 

@@ -186,7 +186,8 @@ impl Machine {
             .json("-device", &json!({
                 "driver": "virtserialport", "bus": "ports.0", "nr": 1, "chardev": "agent", "name": "quicksand.agent",
             }));
-        let mut card = json!({ "driver": "virtio-net-pci", "id": "card", "addr": "0x5", "romfile": "" });
+        let mut card =
+            json!({ "driver": "virtio-net-pci", "id": "card", "addr": "0x5", "romfile": "", "guest_announce": false });
         if let Some(backend) = network_backend(instance.network) {
             arguments.option("-netdev", backend);
             card["netdev"] = "network".into();

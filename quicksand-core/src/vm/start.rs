@@ -170,9 +170,12 @@ impl Vm {
 
         let deadline = Instant::now() + WAKE_PATIENCE;
         let channel = watch(&process, (&run_dir, &console), Stage::Wake, deadline, async {
-            qmp.execute("cont", json!({})).await.map_err(StartCause::Qmp)?;
             let opening = Opening::Restored { in_frame: state.manifest.in_frame };
-            let channel = Channel::open(agent, opening, WAKE_PATIENCE).await.map_err(StartCause::Channel)?;
+            // At once, so that the guest finds our hello when it begins to run.
+            let (running, channel) =
+                tokio::join!(qmp.execute("cont", json!({})), Channel::open(agent, opening, WAKE_PATIENCE));
+            running.map_err(StartCause::Qmp)?;
+            let channel = channel.map_err(StartCause::Channel)?;
             // Not waited for: the agent carries it out before anything that follows, and refuses all that follows if it fails.
             let network = match network {
                 NetworkMode::None => Network::None,
