@@ -2,7 +2,8 @@
 //!
 //!     cargo run --example hello
 //!
-//! The first run makes the image and boots it, which takes minutes. Every later one clones the state that the first one kept.
+//! The first run makes the image and boots it, which takes minutes. Every later one clones the state that the first one
+//! kept.
 
 use std::{
     sync::{Arc, Mutex},

@@ -10,11 +10,13 @@
 //! }
 //! ```
 //!
-//! The first run boots a real operating system and keeps its whole state: memory, devices and disk. Every later test, in this
-//! run or next week's, starts from that state as a copy-on-write clone, does what it likes, and is thrown away. It needs no root,
-//! no daemon and no container engine; it needs QEMU 7.2 or later and, to make the `debian` image, `mmdebstrap`.
+//! The first run boots a real operating system and keeps its whole state: memory, devices and disk. Every later test,
+//! in this run or next week's, starts from that state as a copy-on-write clone, does what it likes, and is thrown away.
+//! It needs no root, no daemon and no container engine; it needs QEMU 7.2 or later and, to make the `debian` image,
+//! `mmdebstrap`.
 //!
-//! - [`sandbox_test`] makes an async function a test with a machine of its own; [`sandbox_setup`] marks what such tests share.
+//! - [`sandbox_test`] makes an async function a test with a machine of its own; [`sandbox_setup`] marks what such tests
+//!   share.
 //! - [`Sandbox`] is the machine, in tests and without them.
 //! - [`Command`] runs programs in it, in the manner of [`std::process::Command`].
 //!
@@ -27,8 +29,8 @@
 //!
 //! # What is where
 //!
-//! Images and warm states are in the user's cache directory and can be made again. Saves are in `.quicksand/sandboxes` of the
-//! package; those that [`sandbox_test`] makes are made again when what they are made from changes.
+//! Images and warm states are in the user's cache directory and can be made again. Saves are in `.quicksand/sandboxes`
+//! of the package; those that [`sandbox_test`] makes are made again when what they are made from changes.
 
 pub use quicksand_core::{
     Accel, Accelerator, Child, Command, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT,

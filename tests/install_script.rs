@@ -1,7 +1,8 @@
-//! A test suite for an install script, to be copied: each test tries it, or looks at what it left, on a clean Debian of its own.
+//! A test suite for an install script, to be copied: each test tries it, or looks at what it left, on a clean Debian of
+//! its own.
 //!
-//! The script and the release that it installs are in `tests/install_script`. They are included here rather than read, so that the
-//! save `installed` is made again when one of them changes.
+//! The script and the release that it installs are in `tests/install_script`. They are included here rather than read,
+//! so that the save `installed` is made again when one of them changes.
 
 use quicksand::{Output, Sandbox, sandbox_setup, sandbox_test};
 

@@ -1,7 +1,7 @@
 //! What the compiler says where an attribute is used wrongly: `tests/ui/*.rs` must fail with the messages beside them.
 //!
-//! `TRYBUILD=overwrite cargo test --test ui` writes the messages anew. Read the difference before you commit it: each must say
-//! what is accepted.
+//! `TRYBUILD=overwrite cargo test --test ui` writes the messages anew. Read the difference before you commit it: each
+//! must say what is accepted.
 
 use std::{
     env,
@@ -16,8 +16,8 @@ fn mistakes_are_explained() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }
 
-/// trybuild makes programs, of which the compiler leaves tests out before it looks at what they mention. This one it must look at,
-/// so it is compiled as a test, with the library that this very test was linked with or a later one.
+/// trybuild makes programs, of which the compiler leaves tests out before it looks at what they mention. This one it
+/// must look at, so it is compiled as a test, with the library that this very test was linked with or a later one.
 #[test]
 fn a_setup_of_another_file_without_a_mark_is_pointed_at() {
     let program = env::current_exe().unwrap();

@@ -67,8 +67,8 @@ use proc_macro::{Span, TokenStream};
 ///
 /// The save is made again when the setup changes: its code or that of any function, constant, type or macro **of the
 /// same file** that it mentions, directly or not, or a file that these include by `include_str!` or `include_bytes!`.
-/// Comments, formatting and the rest of the file don't count. Changes in other files are not seen; set
-/// `QUICKSAND_UPDATE` after them.
+/// Comments, formatting and the rest of the file don't count. Changes in other files are not seen; remove the save from
+/// `.quicksand/sandboxes` after them.
 ///
 /// A setup in another file needs [`macro@sandbox_setup`]. Without it the compiler finds no module of the setup's name
 /// (``cannot find `base` in `common` ``) and points at the path after `setup =`. The same goes for a path that starts
