@@ -66,6 +66,7 @@ impl Package {
         Command::new(std::env::current_exe().unwrap())
             .args(["child", "--exact", "--ignored", "--nocapture"])
             .env("HARNESS_PACKAGE", self.0.path())
+            .env_remove("CARGO_MANIFEST_DIR")
             .env("HARNESS_FINGERPRINT", "one")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())

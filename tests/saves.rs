@@ -89,6 +89,47 @@ async fn a_running_sandbox_is_saved_and_both_go_on() {
     counter.wait().await.unwrap();
 }
 
+/// The save that a running machine came from may be replaced, even by that machine, and the machine may be saved again.
+#[tokio::test]
+async fn a_save_is_replaced_under_its_own_clones() {
+    let saves = saves();
+    let sb = builder("debian", &saves).save("s").start().await.unwrap();
+    shell(&sb, "echo 0 > /dev/shm/n; echo 0 > /root/n").await;
+    sb.stop().await.unwrap();
+
+    let old = builder("s", &saves).start().await.unwrap();
+    let sb = builder("s", &saves).save("s").start().await.unwrap();
+    for n in 1..4 {
+        shell(&sb, &format!("echo {n} >> /dev/shm/n; echo {n} >> /root/n")).await;
+        sb.save("s").await.unwrap();
+    }
+    shell(&sb, "echo 4 >> /dev/shm/n; echo 4 >> /root/n").await;
+    sb.stop().await.unwrap();
+
+    // The clone of the first save still has what it came from, on disk and in memory it never touched, and can be saved.
+    assert_eq!(
+        shell(&old, "cat /root/n /dev/shm/n; find /usr -type f | xargs cat | wc -c | grep -c .").await,
+        "0\n0\n1\n"
+    );
+    old.save("old").await.unwrap();
+    drop((old, sb));
+    for (save, expected) in [("s", "0\n1\n2\n3\n4\n"), ("old", "0\n")] {
+        let sb = builder(save, &saves).start().await.unwrap();
+        assert_eq!(sb.start_report().unwrap().kind, StartKind::Warm, "{:?}", sb.start_report());
+        assert_eq!(shell(&sb, "cat /root/n").await, expected);
+        assert_eq!(shell(&sb, "cat /dev/shm/n").await, expected);
+    }
+    // Nothing is left of those that were replaced, once another save is written.
+    builder("old", &saves).start().await.unwrap().save("last").await.unwrap();
+    let builder = builder("last", &saves).save("last");
+    builder.start().await.unwrap().stop().await.unwrap();
+    let names = fs::read_dir(saves.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    assert_eq!(names.iter().filter(|name| !name.starts_with(".old-")).collect::<Vec<_>>(), ["last", "old", "s"]);
+    assert!(names.len() <= 4, "{names:?}");
+}
+
 #[tokio::test]
 async fn fifteen_layers_deep() {
     let saves = saves();

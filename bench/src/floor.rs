@@ -103,7 +103,17 @@ fn arguments_of(pid: u32) -> Result<Vec<String>> {
     let path = format!("/proc/{pid}/cmdline");
     let line = fs::read(&path).map_err(|e| format!("read {path}: {e}"))?;
     let arguments = line.strip_suffix(b"\0").unwrap_or(&line).split(|&byte| byte == 0);
-    Ok(arguments.map(|argument| String::from_utf8(argument.to_vec())).collect::<std::result::Result<_, _>>()?)
+    let arguments: Vec<String> =
+        arguments.map(|argument| String::from_utf8(argument.to_vec())).collect::<std::result::Result<_, _>>()?;
+    arguments.into_iter().map(resolved).collect()
+}
+
+/// A clone's files are named through a directory that its owner holds open, `/proc/PID/fd/N`; here by where that is.
+fn resolved(argument: String) -> Result<String> {
+    let Some(at) = argument.find("/proc/") else { return Ok(argument) };
+    let path: String = argument[at..].split_inclusive('/').take(5).collect();
+    let target = fs::read_link(path.trim_end_matches('/')).map_err(|e| format!("resolve {path}: {e}"))?;
+    Ok(argument.replace(path.trim_end_matches('/'), &target.to_string_lossy()))
 }
 
 /// What the command line of a clone names.

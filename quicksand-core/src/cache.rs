@@ -28,6 +28,8 @@ use crate::random;
 
 /// Names of unfinished things start with this. No name that a user may choose does.
 const UNFINISHED: &str = ".new-";
+/// Names of things that are to go start with this.
+const ASIDE: &str = ".old-";
 
 /// Why the cache directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -203,7 +205,7 @@ impl Unfinished {
         let mut unfinished = std::ffi::OsString::from(UNFINISHED);
         unfinished.push(name);
         let path = target.with_file_name(unfinished);
-        remove(&path)?;
+        discard(&path)?;
         DirBuilder::new().mode(0o700).create(&path).map_err(CacheError::io("create", &path))?;
         Ok(Unfinished { path, target: target.to_owned() })
     }
@@ -225,24 +227,40 @@ impl Unfinished {
         if !self.target.exists() {
             return fs::rename(&self.path, &self.target).map_err(CacheError::io("rename", &self.path));
         }
-        // A directory can't be renamed over another, but the two can trade names. What is now the old one goes when we are dropped.
+        // A directory can't be renamed over another, but the two can trade names.
         renameat2(AT_FDCWD, &self.path, AT_FDCWD, &self.target, RenameFlags::RENAME_EXCHANGE)
-            .map_err(|e| CacheError::io("replace", &self.target)(e.into()))
+            .map_err(|e| CacheError::io("replace", &self.target)(e.into()))?;
+        discard(&self.path)
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // After `finish` there is nothing at this path, or what was replaced.
+        // After `finish` there is nothing at this path.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-fn remove(path: &Path) -> Result<(), CacheError> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CacheError::io("remove", path)(e)),
-        _ => Ok(()),
+/// Removes a directory once nobody holds a lock on it: whoever uses what is in one does. One that is in use is put aside, and goes
+/// with a later call for any of its neighbours.
+pub(crate) fn discard(path: &Path) -> Result<(), CacheError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let aside = random::name().map_err(CacheError::io("draw a name for", path))?;
+    match fs::rename(path, parent.join(format!("{ASIDE}{aside}"))) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(CacheError::io("put aside", path)(e)),
+        _ => {}
     }
+    for entry in fs::read_dir(parent).map_err(CacheError::io("read", parent))?.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(ASIDE.as_bytes()) {
+            let path = entry.path();
+            // Another process may be at it as well.
+            let Ok(directory) = File::open(&path) else { continue };
+            if directory.try_lock().is_ok() {
+                let _ = fs::remove_dir_all(&path);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn sync_tree(path: &Path) -> Result<(), CacheError> {
@@ -287,6 +305,21 @@ mod tests {
         cache.lock("y", Duration::ZERO).await.unwrap();
         let (waited, ()) = tokio::join!(cache.lock("x", Duration::from_secs(5)), async { drop(lock) });
         waited.unwrap();
+    }
+
+    #[test]
+    fn what_is_in_use_goes_later() {
+        let (_directory, cache) = cache();
+        let (one, two) = (cache.states().join("one"), cache.states().join("two"));
+        fs::create_dir(&one).unwrap();
+        let user = File::open(&one).unwrap();
+        user.lock_shared().unwrap();
+        discard(&one).unwrap();
+        let count = || fs::read_dir(cache.states()).unwrap().count();
+        assert!(!one.exists() && count() == 1);
+        drop(user);
+        discard(&two).unwrap();
+        assert_eq!(count(), 0);
     }
 
     #[test]

@@ -92,6 +92,12 @@ pub enum Error {
         /// The save.
         directory: PathBuf,
     },
+    /// A save was made anew, from something else, since we looked.
+    #[error("start from the save {name:?}: another test makes it from something else; give one of them another name")]
+    SaveChanged {
+        /// The name.
+        name: String,
+    },
     /// A save can't be used.
     #[error(transparent)]
     State(#[from] StateError),

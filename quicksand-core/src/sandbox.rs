@@ -102,7 +102,6 @@ enum Life {
 struct Running {
     vm: Arc<Vm>,
     host: Host,
-    image: crate::image::Image,
     why_not_better: Option<String>,
     report: StartReport,
 }
@@ -308,9 +307,10 @@ impl Sandbox {
             in_frame: frozen.in_frame,
             recipe: self.options.recipe.clone(),
         };
-        let image = running.image.clone();
+        // The state that it is a clone of is held until this is done.
+        let origin = vm.origin().cloned().ok_or(Error::NotRunning)?;
         let written = tokio::task::spawn_blocking(move || {
-            state::write(unfinished.path(), &image, &frozen.layers, description)?;
+            state::write(unfinished.path(), origin.image(), &frozen.layers, description)?;
             unfinished.finish()?;
             Ok::<_, Error>(frozen.pause)
         });
@@ -441,6 +441,11 @@ impl SandboxBuilder {
         let begun = Instant::now();
         let host = Host::discover()?;
         let source = Source::find(&host, &self.source, &self.saves()?, &self.reporter).await?;
+        if let (Source::Save(state), Some(recipe)) = (&source, &self.recipe)
+            && state.manifest.recipe.as_ref() != Some(recipe)
+        {
+            return Err(Error::SaveChanged { name: self.source.clone() });
+        }
         let image = source.image();
         let saved = match &source {
             Source::Save(state) => Some(&state.manifest.machine),
@@ -464,7 +469,7 @@ impl SandboxBuilder {
         }
         let report = StartReport { kind, reasons, elapsed: begun.elapsed() };
         tracing::debug!(source = self.source, ?report, "started");
-        Ok(Running { vm: Arc::new(vm), host, image, why_not_better: choice.why_not_better, report })
+        Ok(Running { vm: Arc::new(vm), host, why_not_better: choice.why_not_better, report })
     }
 
     /// Tries what is fastest first.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Reporter,
-    cache::{CacheError, Unfinished},
+    cache::{CacheError, Unfinished, discard},
     host::Host,
     image::{self, Image, ImageError},
     machine::Machine,
@@ -150,7 +150,7 @@ pub(crate) async fn warm_state(
 pub(crate) fn quarantine(host: &Host, state: &State) {
     // Only the cache's own: a save is the user's.
     if state.directory().starts_with(host.cache.states()) {
-        let _ = std::fs::remove_dir_all(state.directory());
+        let _ = discard(state.directory());
     }
 }
 

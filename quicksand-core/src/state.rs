@@ -8,13 +8,18 @@
 //! devices             the state of its devices
 //! ```
 //!
+//! A state that is replaced or removed stays for as long as somebody uses it: whoever does holds its directory open, under a shared
+//! lock, and reaches its files through that.
+//!
 //! Nothing in it is ever written again. Image and layers are shared with other states by hard links where the file
 //! system can, so that a state costs what it changed and yet needs nothing outside its directory.
 
 use std::{
     fs::{self, File},
     io,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -59,7 +64,11 @@ pub(crate) struct Description {
 /// A frozen machine.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
+    /// As the user knows it.
     directory: PathBuf,
+    /// The same directory, whatever has its name by now.
+    held: PathBuf,
+    _lock: Arc<File>,
     image: Image,
     pub(crate) manifest: Manifest,
 }
@@ -105,18 +114,22 @@ pub enum StateError {
 }
 
 impl State {
-    /// Reads the state in a directory. `None` where there is none.
+    /// Reads the state in a directory, and holds on to it. `None` where there is none.
     pub(crate) fn read(directory: &Path) -> Result<Option<State>, StateError> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
         }
-        let path = directory.join("manifest.json");
+        let Some(lock) = hold(directory)? else { return Ok(None) };
+        // QEMU opens files by this path, too, which is ours as long as we live.
+        let held = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), lock.as_raw_fd()));
+        let path = held.join("manifest.json");
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateError::Io { what: "read", path, source }),
         };
+        let path = directory.join("manifest.json");
         let malformed = |source| StateError::Malformed { path: path.clone(), source };
         let Versioned { version: found } = serde_json::from_slice(&bytes).map_err(malformed)?;
         if found > VERSION {
@@ -124,12 +137,11 @@ impl State {
         }
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(malformed)?;
         let missing = |file: &str| StateError::Incomplete { directory: directory.to_owned(), file: file.to_owned() };
-        let image =
-            Image::at(&directory.join("image"), &manifest.image).ok().flatten().ok_or_else(|| missing("image"))?;
-        let state = State { directory: directory.to_owned(), image, manifest };
+        let image = Image::at(&held.join("image"), &manifest.image).ok().flatten().ok_or_else(|| missing("image"))?;
+        let state = State { directory: directory.to_owned(), held, _lock: Arc::new(lock), image, manifest };
         for file in state.layers() {
             if !file.is_file() {
-                return Err(missing(&file.strip_prefix(directory).unwrap_or(&file).display().to_string()));
+                return Err(missing(&file.strip_prefix(&state.held).unwrap_or(&file).display().to_string()));
             }
         }
         Ok(Some(state))
@@ -141,7 +153,7 @@ impl State {
 
     /// The disk's files above the image, from the bottom up. By number: `10` comes after `9`.
     pub(crate) fn layers(&self) -> Vec<PathBuf> {
-        (0..self.manifest.layers).map(|number| layer_path(&self.directory, number)).collect()
+        (0..self.manifest.layers).map(|number| layer_path(&self.held, number)).collect()
     }
 
     pub(crate) fn image(&self) -> &Image {
@@ -164,12 +176,31 @@ impl State {
     }
 
     pub(crate) fn memory(&self) -> PathBuf {
-        memory_path(&self.directory)
+        memory_path(&self.held)
     }
 
     pub(crate) fn devices(&self) -> PathBuf {
-        devices_path(&self.directory)
+        devices_path(&self.held)
     }
+}
+
+/// Opens a directory that is not to go while we use it.
+fn hold(directory: &Path) -> Result<Option<File>, StateError> {
+    // It may be replaced between two looks, but hardly time and again.
+    for _ in 0..10 {
+        let file = match File::open(directory) {
+            Ok(file) => file,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(e) => return Err(io_error("open", directory)(e)),
+        };
+        let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let ours = file.metadata().map(inode).map_err(io_error("look at", directory))?;
+        // Whoever removes it holds the lock alone, and has put it under another name before.
+        if file.try_lock_shared().is_ok() && fs::metadata(directory).map(inode).is_ok_and(|now| now == ours) {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
 }
 
 /// Puts a frozen machine's files into a directory: the memory and devices are there, the layers are linked or copied.
@@ -273,6 +304,22 @@ mod tests {
         let contents: Vec<_> = state.layers().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
         assert_eq!(contents, (0..12).map(|n| n.to_string()).collect::<Vec<_>>());
         assert_eq!(fs::read(state.image().disk()).unwrap(), b"disk");
+    }
+
+    #[test]
+    fn a_state_in_use_outlives_its_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = temp.path().join("s");
+        whole(&directory, 2);
+        let state = State::read(&directory).unwrap().unwrap();
+        crate::cache::discard(&directory).unwrap();
+        assert!(State::read(&directory).unwrap().is_none());
+        assert_eq!(fs::read(&state.layers()[1]).unwrap(), b"1");
+        assert_eq!(fs::read(state.image().disk()).unwrap(), b"disk");
+        drop(state);
+        crate::cache::discard(&directory).unwrap();
+        let left = fs::read_dir(temp.path()).unwrap().flatten();
+        assert!(left.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().starts_with('.')));
     }
 
     #[test]

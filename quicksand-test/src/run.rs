@@ -17,6 +17,8 @@ use crate::{
 
 /// How long a test's body may take unless its attribute says otherwise. Start and setup are not counted.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a test makes a save that others make anew from something else.
+const TRIES: usize = 3;
 /// How long work on other threads is waited for after the test.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -66,13 +68,21 @@ async fn prepare(meta: &TestMeta) -> Result<Sandbox, Failure> {
     let Some(save) = &meta.save else {
         return Ok(options(meta, meta.image, &saves).start().await?);
     };
-    let maker = options(meta, meta.image, &saves).save(save.name).recipe(recipe(meta, save, &saves).await?);
+    let recipe = recipe(meta, save, &saves).await?;
+    let maker = options(meta, meta.image, &saves).save(save.name).recipe(recipe.clone());
     let setup = async |sandbox: &Sandbox| match save.setup {
         Some(setup) => setup(sandbox).await.map_err(|said| Failure::Setup { save: save.name, said }),
         None => Ok(()),
     };
-    maker.ensure_saved(setup).await?;
-    Ok(options(meta, save.name, &saves).start().await?)
+    // Between our look and our start another test may have made it anew, from something else under the same name.
+    for _ in 0..TRIES {
+        maker.ensure_saved(setup).await?;
+        match options(meta, save.name, &saves).recipe(recipe.clone()).start().await {
+            Err(Error::SaveChanged { .. }) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(Error::SaveChanged { name: save.name.to_owned() }.into())
 }
 
 fn options(meta: &TestMeta, source: &str, saves: &Path) -> SandboxBuilder {
@@ -93,7 +103,9 @@ fn options(meta: &TestMeta, source: &str, saves: &Path) -> SandboxBuilder {
 }
 
 fn saves_dir(meta: &TestMeta) -> PathBuf {
-    Path::new(meta.manifest_dir).join(".quicksand").join("sandboxes")
+    // Cargo and nextest say at run time where the package is; it may have moved since the test was compiled.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| meta.manifest_dir.into());
+    Path::new(&package).join(".quicksand").join("sandboxes")
 }
 
 /// All that the save is made from. Another text, another save.

@@ -22,6 +22,7 @@ use crate::{
     guest::{Channel, ChannelError},
     machine::Machine,
     qemu::{Process, qmp::Qmp},
+    state::State,
 };
 use console::Console;
 use run_dir::RunDir;
@@ -38,6 +39,8 @@ pub(crate) struct Vm {
     disk: Mutex<Disk>,
     user_network: bool,
     console: Console,
+    /// What it is a clone of, whose files it uses.
+    origin: Option<State>,
     run_dir: RunDir,
 }
 
@@ -69,6 +72,11 @@ impl Vm {
 
     pub(crate) fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    /// What it is a clone of. `None` for one that was booted.
+    pub(crate) fn origin(&self) -> Option<&State> {
+        self.origin.as_ref()
     }
 
     /// Whether a user network is at work, whose state a freeze holds.

@@ -108,7 +108,18 @@ impl Vm {
         let channel = channel.await?;
         let machine = machine.clone();
         let disk = Disk::new(disk, boot.disk_size);
-        let vm = Vm { channel, qmp, process, machine, memory_file, disk, user_network: false, console, run_dir };
+        let vm = Vm {
+            channel,
+            qmp,
+            process,
+            machine,
+            memory_file,
+            disk,
+            user_network: false,
+            console,
+            origin: None,
+            run_dir,
+        };
         watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, settle(&vm)).await?;
         Ok(vm)
     }
@@ -187,8 +198,9 @@ impl Vm {
         });
         let channel = channel.await?;
         let user_network = network != NetworkMode::None;
+        let origin = Some(state.clone());
         let disk = Disk::new(disk, disk_size);
-        Ok(Vm { channel, qmp, process, machine, memory_file, disk, user_network, console, run_dir })
+        Ok(Vm { channel, qmp, process, machine, memory_file, disk, user_network, console, origin, run_dir })
     }
 }
 
@@ -306,8 +318,9 @@ fn wake(channel: &Channel, network: Network) -> Result<Operation, StartCause> {
 /// every clone slow.
 async fn settle(vm: &Vm) -> Result<(), StartCause> {
     // systemd says when it is done; it answers only once it listens. Of another init, falling idle must tell.
-    let script = "read -r init </proc/1/comm; [ \"$init\" = systemd ] || { echo other; exit; }; \
-                  systemctl is-system-running --wait 2>/dev/null || :";
+    // Process 1 is our own program, like this shell's parent, until it becomes the image's init.
+    let script = "[ /proc/1/exe -ef /proc/$PPID/exe ] || case $(readlink /proc/1/exe) in \
+                  */systemd) systemctl is-system-running --wait 2>/dev/null || : ;; *) echo other ;; esac";
     loop {
         match shell(vm, script).await?.trim() {
             "running" | "degraded" | "maintenance" | "other" => break,
