@@ -12,7 +12,7 @@ use crate::{
     cache::{CacheError, Unfinished, discard},
     host::Host,
     image::{self, Image, ImageError},
-    machine::Machine,
+    machine::{Accelerator, Machine},
     random::hex,
     state::{self, Description, State},
     vm::{Boot, Probe, Vm},
@@ -98,7 +98,9 @@ pub(crate) async fn warm_state(
     reporter: &Reporter,
 ) -> Result<Warm, Error> {
     let machine_key = machine.key(host.version);
-    let key = short_key(&format!("{}\n{machine_key}", source.id()));
+    let image = source.image();
+    let command_line = command_line(&image, machine.accelerator);
+    let key = short_key(&format!("{}\n{machine_key}\n{command_line}", source.id()));
     let directory = host.cache.states().join(&key);
     // A damaged one is made again: it is only a cache.
     let look = || State::read(&directory).unwrap_or_default();
@@ -111,9 +113,7 @@ pub(crate) async fn warm_state(
     }
 
     reporter.report("boot", 0, 1);
-    let image = source.image();
     let initramfs = initramfs_file(host, &image)?;
-    let command_line = command_line(&image);
     let boot = Boot {
         kernel: &image.kernel(),
         initramfs: &initramfs,
@@ -182,7 +182,7 @@ pub(crate) fn short_key(text: &str) -> String {
     key
 }
 
-fn command_line(image: &Image) -> String {
+fn command_line(image: &Image, accelerator: Accelerator) -> String {
     let mut words = vec![
         "console=ttyS0".to_owned(),
         "quiet".to_owned(),
@@ -191,6 +191,11 @@ fn command_line(image: &Image) -> String {
         "quicksand.root=/dev/vda".to_owned(),
         format!("quicksand.fstype={}", image.file_system()),
     ];
+    if accelerator == Accelerator::Tcg {
+        // A program that lies elsewhere each time has QEMU translate it anew each time: more than half of what it costs to run
+        // one. A guest that is to test just this turns it on again: sysctl kernel.randomize_va_space=2.
+        words.push("norandmaps".to_owned());
+    }
     words.extend(MASKED.map(|unit| format!("systemd.mask={unit}")));
     words.join(" ")
 }
