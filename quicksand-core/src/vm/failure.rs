@@ -79,8 +79,13 @@ impl StartError {
     /// Puts together what is known once a stage has failed.
     pub(super) fn gather(stage: Stage, cause: StartCause, qemu_log: &Path, console: &Console) -> Box<StartError> {
         let qemu_said = qemu_words(qemu_log);
-        let console = console.tail(LINES);
-        let panic = console.lines().find(|line| line.contains("Kernel panic - ")).map(str::to_owned);
+        let console = console.text();
+        let lines: Vec<&str> = console.lines().collect();
+        let panic = lines.iter().position(|line| line.contains("Kernel panic - "));
+        // A panic is followed by a trace that can be longer than what is shown, and what led to it stands before it.
+        let end = panic.map_or(lines.len(), |at| lines.len().min(at + LINES / 2));
+        let shown = lines[end.saturating_sub(LINES)..end].join("\n");
+        let panic = panic.map(|at| lines[at].to_owned());
         let cause = match (cause, panic) {
             // Whatever was noticed first, a panic explains it.
             (_, Some(line)) => StartCause::KernelPanic(line),
@@ -90,7 +95,7 @@ impl StartError {
             }
             (cause, None) => cause,
         };
-        Box::new(StartError { stage, cause, qemu_said, console })
+        Box::new(StartError { stage, cause, qemu_said, console: shown })
     }
 }
 
@@ -191,6 +196,10 @@ mod tests {
     fn the_cause_is_found_in_the_logs() {
         let panic = gather(0, "", "a\n[    1.0] Kernel panic - not syncing: no init\nb");
         assert!(matches!(&panic.cause, StartCause::KernelPanic(line) if line.contains("no init")));
+        let trace: Vec<String> = (0..100).map(|n| format!("trace {n}")).collect();
+        let panic = gather(0, "", &format!("why\n[    1.0] Kernel panic - not syncing: no init\n{}", trace.join("\n")));
+        assert!(matches!(&panic.cause, StartCause::KernelPanic(line) if line.contains("no init")));
+        assert!(panic.console.starts_with("why\n") && panic.console.ends_with("trace 18"), "{}", panic.console);
         let memory = gather(256, "qemu: cannot set up guest memory 'memory': Cannot allocate memory", "");
         assert!(matches!(memory.cause, StartCause::OutOfMemory));
         assert!(matches!(gather(0, "", "bye").cause, StartCause::GuestEnded));

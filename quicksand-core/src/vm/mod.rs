@@ -20,7 +20,7 @@ use tokio::{sync::Mutex, time::timeout};
 use crate::{
     Error,
     guest::{Channel, ChannelError},
-    machine::Machine,
+    machine::{Machine, NetworkMode},
     qemu::{Process, qmp::Qmp},
     state::State,
 };
@@ -42,6 +42,12 @@ pub(crate) struct Vm {
     /// What it is a clone of, whose files it uses.
     origin: Option<State>,
     run_dir: RunDir,
+}
+
+/// What a machine is given from outside at each start. Nothing of it is in a frozen state, which serves them all.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outside {
+    pub(crate) network: NetworkMode,
 }
 
 /// A machine's disk. Locked for the length of a freeze, of which there is one at a time.

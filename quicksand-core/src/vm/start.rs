@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Disk, Vm,
+    Disk, Outside, Vm,
     console::Console,
     failure::{Stage, StartCause, StartError},
     run_dir::RunDir,
@@ -153,7 +153,8 @@ impl Vm {
     }
 
     /// Starts a clone of a frozen machine.
-    pub(crate) async fn restore(host: &Host, state: &State, network: NetworkMode) -> Result<Vm, Error> {
+    pub(crate) async fn restore(host: &Host, state: &State, outside: &Outside) -> Result<Vm, Error> {
+        let network = outside.network;
         let run_dir = RunDir::create(&host.cache)?;
         if let Some(fault) = state.memory_fault() {
             let cause = StartCause::BadState(fault);

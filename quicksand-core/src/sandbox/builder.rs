@@ -1,0 +1,138 @@
+//! [`SandboxBuilder`]: the options of a sandbox.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
+
+use super::{Life, Sandbox, save::check_name};
+use crate::{
+    Error, Progress, Reporter, Result, Size,
+    machine::{Accel, LEAST_MEMORY, NetworkMode},
+};
+
+/// Most processors that a guest may have: QEMU's limit for the machine.
+const MOST_CPUS: u32 = 255;
+
+/// Options of a [`Sandbox`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until build() or start()"]
+pub struct SandboxBuilder {
+    pub(super) source: String,
+    pub(super) memory: Option<String>,
+    pub(super) cpus: Option<u32>,
+    pub(super) accel: Accel,
+    pub(super) network: NetworkMode,
+    pub(super) boot_timeout: Duration,
+    pub(super) save: Option<String>,
+    pub(super) saves_dir: Option<PathBuf>,
+    pub(super) recipe: Option<String>,
+    pub(super) extra_arguments: Vec<String>,
+    pub(super) reporter: Reporter,
+}
+
+impl SandboxBuilder {
+    /// Memory of the guest, as in `"512M"` or `"2G"`. Default: that of the save, or 512M.
+    pub fn memory(mut self, memory: impl Into<String>) -> SandboxBuilder {
+        self.memory = Some(memory.into());
+        self
+    }
+
+    /// Processors of the guest. Default: those of the save, or 1.
+    pub fn cpus(mut self, cpus: u32) -> SandboxBuilder {
+        self.cpus = Some(cpus);
+        self
+    }
+
+    /// How the guest's instructions are carried out. Default: [`Accel::Auto`].
+    pub fn accel(mut self, accel: Accel) -> SandboxBuilder {
+        self.accel = accel;
+        self
+    }
+
+    /// What the guest reaches. Default: [`NetworkMode::MountsOnly`].
+    pub fn network_mode(mut self, mode: NetworkMode) -> SandboxBuilder {
+        self.network = mode;
+        self
+    }
+
+    /// How long a boot may take, where one is needed. Default: [`DEFAULT_BOOT_TIMEOUT`].
+    pub fn boot_timeout(mut self, timeout: Duration) -> SandboxBuilder {
+        self.boot_timeout = timeout;
+        self
+    }
+
+    /// Writes a save of that name when the sandbox is [stopped](Sandbox::stop).
+    pub fn save(mut self, name: impl Into<String>) -> SandboxBuilder {
+        self.save = Some(name.into());
+        self
+    }
+
+    /// The directory of the saves. Default: `.quicksand/sandboxes` in the current directory.
+    pub fn saves_dir(mut self, directory: impl Into<PathBuf>) -> SandboxBuilder {
+        self.saves_dir = Some(directory.into());
+        self
+    }
+
+    /// Arguments for QEMU beside our own. Warm states are kept for each set of them.
+    pub fn extra_qemu_args<T: Into<String>>(mut self, arguments: impl IntoIterator<Item = T>) -> SandboxBuilder {
+        self.extra_arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Calls `report` as long steps come along. See [`Progress`].
+    pub fn on_progress(mut self, report: impl Fn(&Progress) + Send + Sync + 'static) -> SandboxBuilder {
+        self.reporter = Reporter::new(report);
+        self
+    }
+
+    /// What a save is made from. Where it differs from that of a save that is there, the save counts as absent for the harness.
+    #[doc(hidden)]
+    pub fn recipe(mut self, recipe: impl Into<String>) -> SandboxBuilder {
+        self.recipe = Some(recipe.into());
+        self
+    }
+
+    /// Checks the options.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Size`], [`Error::BadOption`], [`Error::BadName`].
+    pub fn build(self) -> Result<Sandbox> {
+        self.memory_size()?;
+        if self.cpus.is_some_and(|cpus| !(1..=MOST_CPUS).contains(&cpus)) {
+            return Err(Error::BadOption { option: "cpus", why: format!("it must be 1 to {MOST_CPUS}") });
+        }
+        if let Some(name) = &self.save {
+            check_name(name)?;
+        }
+        Ok(Sandbox { options: self, life: Mutex::new(Life::Built) })
+    }
+
+    /// Builds the sandbox and starts it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`build`](SandboxBuilder::build) and [`Sandbox::start`].
+    pub async fn start(self) -> Result<Sandbox> {
+        let sandbox = self.build()?;
+        sandbox.start().await?;
+        Ok(sandbox)
+    }
+
+    pub(super) fn memory_size(&self) -> Result<Option<Size>> {
+        let Some(memory) = self.memory.as_deref().map(str::parse::<Size>).transpose()? else { return Ok(None) };
+        let mib = Size::from_mib(1).bytes();
+        if memory < LEAST_MEMORY || !memory.bytes().is_multiple_of(mib) {
+            let why = format!("it must be a whole number of MiB and at least {LEAST_MEMORY}, not {memory}");
+            return Err(Error::BadOption { option: "memory", why });
+        }
+        Ok(Some(memory))
+    }
+
+    pub(super) fn saves(&self) -> Result<PathBuf> {
+        let directory = self.saves_dir.clone().unwrap_or_else(|| Path::new(".quicksand").join("sandboxes"));
+        std::path::absolute(&directory).map_err(Error::io("find", &directory))
+    }
+}

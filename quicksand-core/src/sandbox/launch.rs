@@ -1,0 +1,141 @@
+//! How a sandbox comes to run: what is fastest is tried first.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use super::{DEFAULT_MEMORY, Running, SandboxBuilder, StartKind, StartReport, attach};
+use crate::{
+    Error, Reporter, Result, Size, accel,
+    host::Host,
+    machine::Machine,
+    source::{self, Source},
+    vm::{Outside, Probe, Vm},
+};
+
+impl SandboxBuilder {
+    pub(super) async fn launch(&self) -> Result<Running> {
+        let begun = Instant::now();
+        let host = Host::discover()?;
+        let source = Source::find(&host, &self.source, &self.saves()?, &self.reporter).await?;
+        if let (Source::Save(state), Some(recipe)) = (&source, &self.recipe)
+            && state.manifest.recipe.as_ref() != Some(recipe)
+        {
+            return Err(Error::SaveChanged { name: self.source.clone() });
+        }
+        let image = source.image();
+        let saved = match &source {
+            Source::Save(state) => Some(&state.manifest.machine),
+            Source::Image(_) => None,
+        };
+        let own = saved.map(|machine| Size::from_bytes(machine.memory));
+        let memory = self.memory_size()?.or(own).unwrap_or(DEFAULT_MEMORY);
+        host.check_room(memory)?;
+        let probe_files = source::probe_files(&host, &image)?;
+        let choice = accel::choose(&host, self.accel, Probe::of(&probe_files)).await?;
+        let machine = Machine {
+            memory: memory.bytes(),
+            cpus: self.cpus.or(saved.map(|machine| machine.cpus)).unwrap_or(1),
+            accelerator: choice.accelerator,
+            extra_arguments: self.extra_arguments.clone(),
+        };
+
+        let (vm, kind, reasons) = self.bring_up(&host, &source, &machine).await?;
+        for reason in &reasons {
+            tracing::warn!(source = self.source, reason, "a slower start");
+        }
+        let report = StartReport { kind, reasons, elapsed: begun.elapsed() };
+        tracing::debug!(source = self.source, ?report, "started");
+        let running = Running { vm: Mutex::new(Arc::new(vm)), host, why_not_better: choice.why_not_better, report };
+        attach::attach(&running).await?;
+        Ok(running)
+    }
+
+    /// What its machine is given at each of its starts.
+    fn outside(&self) -> Outside {
+        Outside { network: self.network }
+    }
+
+    /// Tries what is fastest first.
+    async fn bring_up(&self, host: &Host, source: &Source, machine: &Machine) -> Result<(Vm, StartKind, Vec<String>)> {
+        let mut reasons = Vec::new();
+        let outside = self.outside();
+        if let Source::Save(state) = source {
+            if state.manifest.machine_key == machine.key(host.version) {
+                match Vm::restore(host, state, &outside).await {
+                    Ok(vm) => return Ok((vm, StartKind::Warm, reasons)),
+                    Err(error) => reasons.push(format!("the save's memory could not be used: failed to {error}")),
+                }
+            } else {
+                reasons.push(format!(
+                    "the save's memory is of another machine: {}",
+                    difference(&state.manifest.machine, machine)
+                ));
+            }
+        }
+        let booted_kind = if matches!(source, Source::Save(_)) { StartKind::Disk } else { StartKind::Cold };
+        let warm = source::warm_state(host, source, machine, self.boot_timeout, &self.reporter).await?;
+        let kind = if warm.booted { booted_kind } else { StartKind::Warm };
+        if warm.booted && reasons.is_empty() {
+            reasons.push("there was no warm state yet".to_owned());
+        }
+        match Vm::restore(host, &warm.state, &outside).await {
+            Ok(vm) => return Ok((vm, kind, reasons)),
+            Err(error) if warm.booted => return Err(error),
+            Err(error) => reasons.push(format!("the warm state could not be used: failed to {error}")),
+        }
+        source::quarantine(host, &warm.state);
+        let warm = source::warm_state(host, source, machine, self.boot_timeout, &self.reporter).await?;
+        let vm = Vm::restore(host, &warm.state, &outside).await?;
+        Ok((vm, if warm.booted { booted_kind } else { StartKind::Warm }, reasons))
+    }
+}
+
+/// In what a saved machine differs from the one that is wanted, for people.
+fn difference(saved: &Machine, wanted: &Machine) -> String {
+    let size = |machine: &Machine| Size::from_bytes(machine.memory).to_string();
+    let fields = [
+        ("memory", size(saved), size(wanted)),
+        ("cpus", saved.cpus.to_string(), wanted.cpus.to_string()),
+        ("accelerator", saved.accelerator.to_string(), wanted.accelerator.to_string()),
+        ("QEMU arguments", saved.extra_arguments.join(" "), wanted.extra_arguments.join(" ")),
+    ];
+    let differing: Vec<_> = fields
+        .into_iter()
+        .filter(|(_, saved, wanted)| saved != wanted)
+        .map(|(what, saved, wanted)| format!("{what} {saved:?}, now {wanted:?}"))
+        .collect();
+    if differing.is_empty() {
+        "QEMU, quicksand or the host's processor changed".to_owned()
+    } else {
+        differing.join("; ")
+    }
+}
+
+/// Which image or save a name means, and what its frozen memory is bound to on this host; for the harness's key of a save.
+#[doc(hidden)]
+pub async fn source_identity(source: &str, saves: &Path, reporter: &Reporter) -> Result<String> {
+    let host = Host::discover()?;
+    let source = Source::find(&host, source, saves, reporter).await?.id();
+    Ok(format!("{source}; QEMU {}; agent {}", host.version, quicksand_agent::ID))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Accelerator;
+
+    #[test]
+    fn a_difference_is_told_in_words() {
+        let machine = |memory: u64, cpus| Machine {
+            memory: memory << 20,
+            cpus,
+            accelerator: Accelerator::Tcg,
+            extra_arguments: vec![],
+        };
+        assert_eq!(difference(&machine(512, 1), &machine(1024, 1)), r#"memory "512M", now "1G""#);
+        assert!(difference(&machine(512, 1), &machine(512, 1)).contains("QEMU"));
+    }
+}

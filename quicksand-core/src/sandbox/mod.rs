@@ -1,0 +1,265 @@
+//! [`Sandbox`]: a virtual machine as its user sees it.
+
+mod attach;
+mod builder;
+mod launch;
+mod save;
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use quicksand_protocol::message::Request;
+
+use crate::{
+    Command, Error, Output, Reporter, Result, Size,
+    host::Host,
+    machine::{Accel, Accelerator, NetworkMode},
+    vm::Vm,
+};
+
+pub use builder::SandboxBuilder;
+pub use launch::source_identity;
+pub use save::SaveReport;
+
+/// Memory of a guest unless it is told otherwise.
+pub const DEFAULT_MEMORY: Size = Size::from_mib(512);
+/// How long a boot may take unless it is told otherwise. Software emulation on a busy host takes a minute or two.
+pub const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long an agent may take to answer a ping.
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a sandbox came to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StartKind {
+    /// Cloned from a frozen state that was there.
+    Warm,
+    /// Booted from a save's disk, since the save's memory could not be used.
+    Disk,
+    /// Booted from an image, whose state is now kept for the next time.
+    Cold,
+}
+
+/// What a start did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StartReport {
+    /// How the sandbox came to run.
+    pub kind: StartKind,
+    /// Why nothing faster was done, one reason for each thing that was tried or not possible.
+    pub reasons: Vec<String>,
+    /// The whole time of the start.
+    pub elapsed: Duration,
+}
+
+/// A virtual machine of one's own.
+///
+/// Dropping it throws it away, with whatever it holds. [`stop`](Sandbox::stop) writes the save that the builder named.
+#[derive(Debug)]
+pub struct Sandbox {
+    options: SandboxBuilder,
+    life: Mutex<Life>,
+}
+
+enum Life {
+    Built,
+    Starting,
+    Running(Arc<Running>),
+    Stopped,
+}
+
+/// A sandbox that runs.
+#[derive(Debug)]
+struct Running {
+    /// The machine by which it runs now: a reboot or a return to a checkpoint puts another in its place.
+    vm: Mutex<Arc<Vm>>,
+    host: Host,
+    why_not_better: Option<String>,
+    report: StartReport,
+}
+
+impl Running {
+    fn vm(&self) -> Arc<Vm> {
+        Arc::clone(&self.vm.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Life::Built => "Built",
+            Life::Starting => "Starting",
+            Life::Running(_) => "Running",
+            Life::Stopped => "Stopped",
+        })
+    }
+}
+
+impl Sandbox {
+    /// A builder for a sandbox that starts from an image, a save of that name, or the directory of a save.
+    pub fn builder(source: impl Into<String>) -> SandboxBuilder {
+        SandboxBuilder {
+            source: source.into(),
+            memory: None,
+            cpus: None,
+            accel: Accel::default(),
+            network: NetworkMode::default(),
+            boot_timeout: DEFAULT_BOOT_TIMEOUT,
+            save: None,
+            saves_dir: None,
+            recipe: None,
+            extra_arguments: Vec::new(),
+            reporter: Reporter::silent(),
+        }
+    }
+
+    /// Starts it: from the frozen state where there is one, else from the disk of the save, else by booting the image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyStarted`]; all that can keep a machine from starting, see [`Error`].
+    pub async fn start(&self) -> Result<()> {
+        {
+            let mut life = self.life();
+            if !matches!(*life, Life::Built) {
+                return Err(Error::AlreadyStarted);
+            }
+            *life = Life::Starting;
+        }
+        let started = self.options.launch().await;
+        let mut life = self.life();
+        match started {
+            Ok(running) => {
+                *life = Life::Running(Arc::new(running));
+                Ok(())
+            }
+            Err(error) => {
+                *life = Life::Stopped;
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops it. Where the builder named a save, that is written first. Stopping a sandbox that does not run does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`save`](Sandbox::save); the sandbox then runs on.
+    pub async fn stop(&self) -> Result<()> {
+        let Ok(running) = self.running() else { return Ok(()) };
+        if let Some(name) = &self.options.save {
+            self.save(name).await?;
+        }
+        *self.life() = Life::Stopped;
+        running.vm().process().kill().await.map_err(Error::io("stop", Path::new("QEMU")))?;
+        Ok(())
+    }
+
+    /// Runs a line of shell in the guest, as root. `/bin/sh` is what the guest has under that name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Command::output`].
+    pub async fn execute(&self, line: impl Into<String>) -> Result<Output> {
+        self.command("/bin/sh").arg("-c").arg(line.into()).output().await
+    }
+
+    /// A program to run in the guest, without a shell.
+    pub fn command(&self, program: impl Into<std::ffi::OsString>) -> Command<'_> {
+        Command::new(self, program.into())
+    }
+
+    /// Asks the agent for an answer and returns how long it took.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`], [`Error::Guest`], [`Error::Ended`].
+    pub async fn ping(&self) -> Result<Duration> {
+        let vm = self.vm()?;
+        let begun = Instant::now();
+        match vm.channel().request(&Request::Ping, PING_PATIENCE).await {
+            Ok(_) => Ok(begun.elapsed()),
+            Err(error) => Err(vm.explain(error).await),
+        }
+    }
+
+    /// Whether its machine runs.
+    pub fn is_running(&self) -> bool {
+        self.vm().is_ok_and(|vm| vm.process().is_running())
+    }
+
+    /// What carries out the guest's instructions. `None` unless it runs.
+    pub fn accelerator(&self) -> Option<Accelerator> {
+        self.vm().ok().map(|vm| vm.machine().accelerator)
+    }
+
+    /// Why nothing faster carries out the guest's instructions, where that was asked for and does not work here.
+    pub fn why_not_better(&self) -> Option<String> {
+        self.running().ok()?.why_not_better.clone()
+    }
+
+    /// How long a boot may take.
+    pub fn boot_timeout(&self) -> Duration {
+        self.options.boot_timeout
+    }
+
+    /// What its start did. `None` unless it runs.
+    pub fn start_report(&self) -> Option<StartReport> {
+        Some(self.running().ok()?.report.clone())
+    }
+
+    /// The last lines of the guest's console. `None` unless it runs.
+    pub fn console_tail(&self, lines: usize) -> Option<String> {
+        Some(self.vm().ok()?.console_tail(lines))
+    }
+
+    /// The process id of its QEMU, for measurements. `None` unless it runs.
+    pub fn qemu_pid(&self) -> Option<u32> {
+        Some(self.vm().ok()?.process().pid())
+    }
+
+    pub(crate) fn vm(&self) -> Result<Arc<Vm>> {
+        Ok(self.running()?.vm())
+    }
+
+    fn running(&self) -> Result<Arc<Running>> {
+        match &*self.life() {
+            Life::Running(running) => Ok(Arc::clone(running)),
+            _ => Err(Error::NotRunning),
+        }
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked_before_anything_starts() {
+        let build = |change: fn(SandboxBuilder) -> SandboxBuilder| change(Sandbox::builder("x")).build();
+        assert!(build(|b| b.memory("2G").cpus(4).save("my-env.1")).is_ok());
+        assert!(matches!(build(|b| b.memory("lots")), Err(Error::Size(_))));
+        assert!(matches!(build(|b| b.memory("1M")), Err(Error::BadOption { option: "memory", .. })));
+        assert!(matches!(build(|b| b.memory("512.5K")), Err(Error::BadOption { option: "memory", .. })));
+        assert!(matches!(build(|b| b.cpus(0)), Err(Error::BadOption { option: "cpus", .. })));
+        for name in ["", "..", ".x", "a/b", "a b", "a,b", "é", &"x".repeat(65)] {
+            assert!(matches!(Sandbox::builder("x").save(name).build(), Err(Error::BadName { .. })), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sandbox_that_does_not_run_says_so() {
+        let sandbox = Sandbox::builder("x").build().unwrap();
+        assert!(!sandbox.is_running());
+        assert!(matches!(sandbox.execute("true").await, Err(Error::NotRunning)));
+        sandbox.stop().await.unwrap();
+    }
+}
