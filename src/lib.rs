@@ -22,16 +22,27 @@
 //!
 //! # Environment
 //!
-//! | variable | meaning |
-//! | --- | --- |
-//! | `QUICKSAND_CACHE_DIR` | where images and warm states are kept, an absolute path; default `~/.cache/quicksand` |
-//! | `QUICKSAND_QEMU` | the QEMU to use, a path or a name; default `qemu-system-ARCH` on the path |
+//! | variable | value | meaning |
+//! | --- | --- | --- |
+//! | `QUICKSAND_ACCEL` | auto, kvm, hvf, whpx or tcg | what runs the guest's code where neither a test nor a program chose; default auto |
+//! | `QUICKSAND_CACHE_DIR` | an absolute path | where images and warm states are kept; default ~/.cache/quicksand, heeding XDG_CACHE_HOME |
+//! | `QUICKSAND_JOBS` | a number from 1 | how many machines run at once, over all test processes; default by processors and memory |
+//! | `QUICKSAND_KEEP` | always, failed or never | of which tests the whole machine is kept to be entered later; default failed |
+//! | `QUICKSAND_MEMORY_BUDGET` | an amount of memory such as 4G | how much memory all machines take together; default by what the host has |
+//! | `QUICKSAND_OFFLINE` | 1 or 0 | whether images are taken from the cache alone, and nothing is fetched; default 0 |
+//! | `QUICKSAND_QEMU` | a path or a name | the QEMU to use; default qemu-system-ARCH on the path |
+//! | `QUICKSAND_REQUIRE` | 1 or 0 | whether a test fails, rather than being skipped, where the host lacks what it requires; default 1 where CI is set, else 0 |
+//! | `QUICKSAND_UPDATE` | 1, 0, or names of saves with commas between them | which saves of setups are made again, once in this run; default 0 |
+//!
+//! An empty variable is one that is not set. A wrong value is refused with the right ones, and so is a `QUICKSAND_` variable
+//! that is none of these. [`environment`] has them as types.
 //!
 //! # What is where
 //!
 //! Images and warm states are in the user's cache directory and can be made again. Saves are in `.quicksand/sandboxes`
 //! of the package; those that [`sandbox_test`] makes are made again when what they are made from changes.
 
+pub use quicksand_core::environment;
 pub use quicksand_core::{
     Accel, Accelerator, Child, Command, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT,
     Error, ExitStatus, NetworkMode, Output, ParseSizeError, Progress, Result, Sandbox, SandboxBuilder, SaveReport,

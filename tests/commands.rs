@@ -25,7 +25,16 @@ async fn arguments_reach_the_program_as_they_are(sb: Sandbox) -> quicksand::Resu
 async fn environment_directory_and_user(sb: Sandbox) -> quicksand::Result<()> {
     let output = sb.command("env").env("K", "v=1").output().await?;
     let lines: Vec<&str> = output.stdout.lines().collect();
-    for line in ["K=v=1", "LC_ALL=C.UTF-8", "TERM=dumb", "HOME=/root", "USER=root", "DEBIAN_FRONTEND=noninteractive"] {
+    for line in [
+        "K=v=1",
+        "LC_ALL=C.UTF-8",
+        "TERM=dumb",
+        "COLUMNS=200",
+        "LINES=50",
+        "HOME=/root",
+        "USER=root",
+        "DEBIAN_FRONTEND=noninteractive",
+    ] {
         assert!(lines.contains(&line), "{line} in {lines:?}");
     }
     assert_eq!(sb.command("pwd").output().await?.stdout, "/root\n");

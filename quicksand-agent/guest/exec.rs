@@ -28,10 +28,13 @@ use crate::{
 
 /// What every program finds in its environment unless the host sets it: the same in each guest and from run to run, so that
 /// its output can be compared.
-const ENVIRONMENT: [(&str, &str); 4] = [
+const ENVIRONMENT: [(&str, &str); 6] = [
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("LC_ALL", "C.UTF-8"),
     ("TERM", "dumb"),
+    // Of a wide terminal: what is cut off is lost to a test, while what is not wrapped is only long.
+    ("COLUMNS", "200"),
+    ("LINES", "50"),
     ("DEBIAN_FRONTEND", "noninteractive"),
 ];
 /// What is still read of a stream after its program has ended, at most: what a pipe can hold. A process left in the background

@@ -36,6 +36,7 @@ struct Known {
 
 /// Chooses the accelerator.
 pub(crate) async fn choose(host: &Host, wanted: Accel, probe: Probe<'_>) -> Result<Choice, Error> {
+    let wanted = if wanted == Accel::Auto { host.accel } else { wanted };
     let choice = |accelerator| Ok(Choice { accelerator, why_not_better: None });
     match wanted {
         Accel::Tcg => choice(Accelerator::Tcg),
@@ -130,7 +131,8 @@ mod tests {
     fn what_was_found_is_kept_until_the_host_or_qemu_changes() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::at(directory.path()).unwrap();
-        let mut host = Host { cache, qemu: "qemu".into(), version: Version { major: 8, minor: 0, micro: 0 } };
+        let mut host =
+            Host { cache, qemu: "qemu".into(), version: Version { major: 8, minor: 0, micro: 0 }, accel: Accel::Auto };
         assert_eq!(recall(&host), None);
         remember(&host, &Err("no".into())).unwrap();
         assert_eq!(recall(&host), Some(Err("no".into())));

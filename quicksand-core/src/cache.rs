@@ -24,7 +24,10 @@ use std::{
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use tokio::time::{Instant, sleep};
 
-use crate::random;
+use crate::{
+    environment::{Environment, EnvironmentError},
+    random,
+};
 
 /// Names of unfinished things start with this. No name that a user may choose does.
 const UNFINISHED: &str = ".new-";
@@ -38,9 +41,9 @@ pub enum CacheError {
     /// There is no telling where it is.
     #[error("find the cache directory: set QUICKSAND_CACHE_DIR to an absolute path, or HOME")]
     NoPlace,
-    /// The variable names a relative path, which would mean another directory in each process.
-    #[error("use QUICKSAND_CACHE_DIR={}: write an absolute path", .0.display())]
-    Relative(PathBuf),
+    /// The environment doesn't say, since it can't be followed.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
     /// A file or directory in it failed us.
     #[error("{what} {}", path.display())]
     Io {
@@ -96,8 +99,13 @@ impl Cache {
     ///
     /// [`CacheError`] where there is none or it can't be made.
     pub fn from_environment() -> Result<Cache, CacheError> {
+        Cache::chosen(Environment::read()?.cache_dir)
+    }
+
+    /// The cache directory at `own`, else where the user's cache directories are.
+    pub(crate) fn chosen(own: Option<PathBuf>) -> Result<Cache, CacheError> {
         let path = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        Cache::at(&locate(path("QUICKSAND_CACHE_DIR"), path("XDG_CACHE_HOME"), path("HOME"))?)
+        Cache::at(&locate(own, path("XDG_CACHE_HOME"), path("HOME"))?)
     }
 
     /// The cache directory at a path, made where it is missing, for its owner alone.
@@ -183,7 +191,7 @@ impl Cache {
 
 fn locate(own: Option<PathBuf>, xdg: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf, CacheError> {
     if let Some(own) = own {
-        return if own.is_absolute() { Ok(own) } else { Err(CacheError::Relative(own)) };
+        return Ok(own);
     }
     // The XDG specification has relative paths ignored.
     let base = xdg.filter(|path| path.is_absolute()).or_else(|| home.map(|home| home.join(".cache")));
@@ -293,7 +301,6 @@ mod tests {
         assert_eq!(locate(None, path("/x"), path("/h")).unwrap(), Path::new("/x/quicksand"));
         assert_eq!(locate(None, path("x"), path("/h")).unwrap(), Path::new("/h/.cache/quicksand"));
         assert!(matches!(locate(None, None, None), Err(CacheError::NoPlace)));
-        assert!(matches!(locate(path("own"), None, None), Err(CacheError::Relative(_))));
     }
 
     #[tokio::test]

@@ -117,7 +117,7 @@ impl<'a> Command<'a> {
     }
 
     /// Sets a variable, on top of `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL` and what makes output the same from run to run:
-    /// `LC_ALL=C.UTF-8`, `TERM=dumb`, `DEBIAN_FRONTEND=noninteractive`.
+    /// `LC_ALL=C.UTF-8`, `TERM=dumb`, `COLUMNS=200`, `LINES=50`, `DEBIAN_FRONTEND=noninteractive`.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Command<'a> {
         self.exec.env.push((name.into().into_vec(), value.into().into_vec()));
         self

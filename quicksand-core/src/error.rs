@@ -4,6 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use crate::{
     cache::CacheError,
+    environment::EnvironmentError,
     guest::ChannelError,
     image::ImageError,
     machine::Accel,
@@ -21,6 +22,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A variable of the environment can't be followed.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
     /// There is no QEMU, or none that works.
     #[error(transparent)]
     Qemu(#[from] VersionError),

@@ -9,8 +9,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Size,
+    Accel, Error, Size,
     cache::{Cache, CacheError},
+    environment::Environment,
     qemu::{Version, VersionError, version_of},
 };
 
@@ -23,6 +24,8 @@ pub(crate) struct Host {
     pub(crate) cache: Cache,
     pub(crate) qemu: PathBuf,
     pub(crate) version: Version,
+    /// What runs the guest's code where a sandbox doesn't choose.
+    pub(crate) accel: Accel,
 }
 
 /// What was found out about a QEMU program, for later processes: asking it takes as long as a tenth of a start.
@@ -40,12 +43,12 @@ impl Host {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             return Err(Error::UnsupportedHost { arch: format!("{} on {}", env::consts::OS, env::consts::ARCH) });
         }
-        let cache = Cache::from_environment()?;
-        let own = env::var_os("QUICKSAND_QEMU").filter(|value| !value.is_empty());
-        let name = own.map_or_else(|| format!("qemu-system-{}", env::consts::ARCH).into(), PathBuf::from);
+        let environment = Environment::read()?;
+        let cache = Cache::chosen(environment.cache_dir)?;
+        let name = environment.qemu.unwrap_or_else(|| format!("qemu-system-{}", env::consts::ARCH).into());
         let program = on_path(&name).ok_or(VersionError::Missing { program: name })?;
         let version = remembered_version(&cache, &program)?;
-        Ok(Host { cache, qemu: program, version })
+        Ok(Host { cache, qemu: program, version, accel: environment.accel })
     }
 
     /// Refuses to start where it could only fail: no room on the disk, or less memory than the guest is to have.
@@ -129,7 +132,8 @@ mod tests {
     fn more_memory_than_there_is_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let version = Version { major: 8, minor: 0, micro: 0 };
-        let host = Host { cache: Cache::at(directory.path()).unwrap(), qemu: "qemu".into(), version };
+        let host =
+            Host { cache: Cache::at(directory.path()).unwrap(), qemu: "qemu".into(), version, accel: Accel::Auto };
         host.check_room(Size::from_mib(1)).unwrap();
         let error = host.check_room(Size::from_bytes(1 << 60)).unwrap_err();
         assert!(matches!(error, Error::NotEnoughMemory { .. }), "{error}");

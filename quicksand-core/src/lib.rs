@@ -2,6 +2,7 @@
 //!
 //! A [`Sandbox`] is a virtual machine of one's own, cloned from a frozen state. The parts it is made of, from the bottom up:
 //!
+//! - [`environment`]: the variables by which whoever runs a program has a say in it;
 //! - [`cache`]: the user's cache directory, its locks, and things that are whole or absent;
 //! - [`image`]: disks with an operating system, and how they are made;
 //! - [`initramfs`]: the archive that a guest starts from;
@@ -16,6 +17,7 @@
 mod accel;
 pub mod cache;
 mod command;
+pub mod environment;
 mod error;
 mod files;
 pub mod guest;

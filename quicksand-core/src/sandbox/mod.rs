@@ -24,6 +24,7 @@ use crate::{
 pub use builder::SandboxBuilder;
 pub use launch::source_identity;
 pub use save::SaveReport;
+pub(crate) use save::check_name;
 
 /// Memory of a guest unless it is told otherwise.
 pub const DEFAULT_MEMORY: Size = Size::from_mib(512);

@@ -107,7 +107,7 @@ impl SandboxBuilder {
     }
 }
 
-pub(super) fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric();
     let mut bytes = name.bytes();
     let fits = bytes.next().is_some_and(plain) && bytes.all(|b| plain(b) || b"._-".contains(&b)) && name.len() <= 64;
