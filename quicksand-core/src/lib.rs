@@ -6,6 +6,7 @@
 //! - [`cache`]: the user's cache directory, its locks, and things that are whole or absent;
 //! - [`image`]: disks with an operating system, and how they are made;
 //! - [`initramfs`]: the archive that a guest starts from;
+//! - [`qcow2`]: the header of a disk that somebody else made;
 //! - [`qemu`]: a QEMU process that can't outlive its owner, and its control channel;
 //! - [`memory`]: a running machine's memory, taken out of its process;
 //! - [`guest`]: a session with the agent in a guest;
@@ -27,6 +28,7 @@ pub mod initramfs;
 mod machine;
 pub mod memory;
 mod progress;
+pub mod qcow2;
 pub mod qemu;
 mod random;
 mod sandbox;
