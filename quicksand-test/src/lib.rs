@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod meta;
+mod prepare;
 mod progress;
 mod run;
 
