@@ -19,7 +19,9 @@ pub(crate) fn wake(wake: &Wake) -> Result<Done, Failure> {
     let time = Duration::from_nanos(wake.time_ns);
     clock_settime(ClockId::CLOCK_REALTIME, time.into()).map_err(|e| failure("set the clock", e as i32, &e))?;
     reseed(&wake.seed)?;
-    write_machine_id(&wake.machine_id).map_err(|e| io_failure("write /etc/machine-id", &e))?;
+    if let Some(id) = &wake.machine_id {
+        write_machine_id(id).map_err(|e| io_failure("write /etc/machine-id", &e))?;
+    }
     network::apply(&wake.network).map_err(|e| io_failure("set up the network", &e))?;
     Ok(Done::Nothing)
 }

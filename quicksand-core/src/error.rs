@@ -102,6 +102,14 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// The sandbox has no checkpoint of that tag.
+    #[error("find the checkpoint {tag:?}: {}", if tags.is_empty() { "there are none".to_owned() } else { format!("there are {}", tags.join(", ")) })]
+    NoSuchCheckpoint {
+        /// The tag.
+        tag: String,
+        /// Those that there are, in the order in which they were made.
+        tags: Vec<String>,
+    },
     /// A save can't be used.
     #[error(transparent)]
     State(#[from] StateError),

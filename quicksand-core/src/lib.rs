@@ -10,6 +10,7 @@
 //! - [`qemu`]: a QEMU process that can't outlive its owner, and its control channel;
 //! - [`memory`]: a running machine's memory, taken out of its process;
 //! - [`guest`]: a session with the agent in a guest;
+//! - `run_dir`: what a running machine has on disk, which goes with it;
 //! - `machine`: what a machine consists of, and the command line that makes it;
 //! - `vm`: a running machine, its start and its freeze;
 //! - `state`: frozen machines on disk;
@@ -31,6 +32,7 @@ mod progress;
 pub mod qcow2;
 pub mod qemu;
 mod random;
+mod run_dir;
 mod sandbox;
 mod size;
 mod source;
@@ -39,6 +41,7 @@ mod vm;
 
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitStatus, Output};
 pub use error::{Error, Result};
+pub use guest::ChannelError;
 pub use machine::{Accel, Accelerator, NetworkMode};
 pub use progress::{Progress, Reporter};
 pub use sandbox::{

@@ -14,8 +14,8 @@ use crate::{
     image::{self, Image, ImageError},
     machine::{Accelerator, Machine},
     random::hex,
-    state::{self, Description, State},
-    vm::{Boot, Probe, Vm},
+    state::{self, Across, Description, State},
+    vm::{Boot, DiskAlone, Probe, Vm},
 };
 
 /// How long another process may take to boot the state that we wait for.
@@ -73,6 +73,14 @@ impl Source {
         }
     }
 
+    /// The disk's size in bytes.
+    fn disk_size(&self) -> u64 {
+        match self {
+            Source::Image(image) => image.disk_size(),
+            Source::Save(state) => state.disk_size(),
+        }
+    }
+
     /// The disk's files, none of which is ever written.
     fn disk(&self) -> Vec<PathBuf> {
         match self {
@@ -119,7 +127,7 @@ pub(crate) async fn warm_state(
         initramfs: &initramfs,
         command_line: &command_line,
         disk: source.disk(),
-        disk_size: image.disk_size(),
+        disk_size: source.disk_size(),
         timeout: boot_timeout,
     };
     let vm = Vm::boot(host, machine, boot).await?;
@@ -127,15 +135,16 @@ pub(crate) async fn warm_state(
 
     reporter.report("freeze", 0, 1);
     let unfinished = Unfinished::beside(&directory)?;
-    let frozen = vm.freeze(host, unfinished.path()).await?;
+    let frozen = vm.freeze(host, unfinished.path(), DiskAlone::Whole).await?;
     let description = Description {
         machine: machine.clone(),
         machine_key,
+        disk_size: frozen.disk_size,
         user_network: vm.user_network(),
         in_frame: frozen.in_frame,
         recipe: None,
     };
-    state::write(unfinished.path(), &image, &frozen.layers, description)?;
+    state::write(unfinished.path(), &image, &frozen.layers, Across::Copy, description)?;
     vm.process().kill().await.map_err(Error::io("end the machine of", &directory))?;
     drop(vm);
     // A cache of what can be made again is not worth waiting for the disk. Where the host crashes, its files may be empty, which

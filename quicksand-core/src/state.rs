@@ -11,6 +11,8 @@
 //! A state that is replaced or removed stays for as long as somebody uses it: whoever does holds its directory open, under a shared
 //! lock, and reaches its files through that.
 //!
+//! A checkpoint or a fork is one, too, in a directory that goes with its last user in this process.
+//!
 //! Nothing in it is ever written again. Image and layers are shared with other states by hard links where the file
 //! system can, so that a state costs what it changed and yet needs nothing outside its directory.
 
@@ -22,9 +24,13 @@ use std::{
     sync::Arc,
 };
 
+use nix::{
+    fcntl::{AT_FDCWD, AtFlags},
+    unistd::linkat,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{image::Image, machine::Machine, random};
+use crate::{image::Image, machine::Machine, random, run_dir::RunDir};
 
 /// The manifest's version. Raised with every change that an older reader would misread.
 const VERSION: u32 = 1;
@@ -42,6 +48,9 @@ pub(crate) struct Manifest {
     pub(crate) machine_key: String,
     /// How many files the disk has in `layers`.
     pub(crate) layers: usize,
+    /// The disk's size in bytes, where it was made larger than the image's.
+    #[serde(default)]
+    pub(crate) disk_size: Option<u64>,
     /// Whether a user network was at work, whose state is among the devices.
     pub(crate) user_network: bool,
     /// Whether the agent may have been frozen in the middle of a frame.
@@ -56,6 +65,7 @@ pub(crate) struct Manifest {
 pub(crate) struct Description {
     pub(crate) machine: Machine,
     pub(crate) machine_key: String,
+    pub(crate) disk_size: u64,
     pub(crate) user_network: bool,
     pub(crate) in_frame: bool,
     pub(crate) recipe: Option<String>,
@@ -69,8 +79,21 @@ pub(crate) struct State {
     /// The same directory, whatever has its name by now.
     held: PathBuf,
     _lock: Arc<File>,
+    /// The directory that it goes with, where it does not outlast this process.
+    _home: Option<Arc<RunDir>>,
+    /// The one that it has files of by name alone, where it does not outlast this process.
+    base: Option<Arc<State>>,
     image: Image,
     pub(crate) manifest: Manifest,
+}
+
+/// How a state comes by a file of another one that lies on another file system, where it can't be linked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Across {
+    /// By a copy, so that it needs nothing else.
+    Copy,
+    /// By name. Whoever uses it holds the other one, too.
+    Name,
 }
 
 /// Why a frozen machine can't be used.
@@ -138,13 +161,22 @@ impl State {
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(malformed)?;
         let missing = |file: &str| StateError::Incomplete { directory: directory.to_owned(), file: file.to_owned() };
         let image = Image::at(&held.join("image"), &manifest.image).ok().flatten().ok_or_else(|| missing("image"))?;
-        let state = State { directory: directory.to_owned(), held, _lock: Arc::new(lock), image, manifest };
+        let (directory, _lock) = (directory.to_owned(), Arc::new(lock));
+        let state = State { directory, held, _lock, _home: None, base: None, image, manifest };
         for file in state.layers() {
             if !file.is_file() {
                 return Err(missing(&file.strip_prefix(&state.held).unwrap_or(&file).display().to_string()));
             }
         }
         Ok(Some(state))
+    }
+
+    /// Reads a state that was written into a run directory, with files of `origin` by name. It goes with its last clone.
+    pub(crate) fn read_passing(home: RunDir, origin: &State) -> Result<Option<State>, StateError> {
+        let Some(state) = State::read(&home.frozen())? else { return Ok(None) };
+        // What it does not have itself is never of another passing one, whose files can all be linked to.
+        let base = origin.base.clone().unwrap_or_else(|| Arc::new(origin.clone()));
+        Ok(Some(State { _home: Some(Arc::new(home)), base: Some(base), ..state }))
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -158,6 +190,11 @@ impl State {
 
     pub(crate) fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// The disk's size as the guest sees it, in bytes.
+    pub(crate) fn disk_size(&self) -> u64 {
+        self.manifest.disk_size.unwrap_or(self.image.disk_size())
     }
 
     /// All of the disk's files, from the image up.
@@ -203,18 +240,19 @@ fn hold(directory: &Path) -> Result<Option<File>, StateError> {
     Ok(None)
 }
 
-/// Puts a frozen machine's files into a directory: the memory and devices are there, the layers are linked or copied.
+/// Puts a frozen machine's files into a directory: the memory and devices are there, the layers are linked.
 pub(crate) fn write(
     directory: &Path,
     image: &Image,
     layers: &[PathBuf],
+    across: Across,
     description: Description,
 ) -> Result<(), StateError> {
-    link_tree(image.directory(), &directory.join("image"))?;
+    link_tree(image.directory(), &directory.join("image"), across)?;
     let layers_directory = directory.join("layers");
     fs::create_dir(&layers_directory).map_err(io_error("create", &layers_directory))?;
     for (number, layer) in layers.iter().enumerate() {
-        link(layer, &layer_path(directory, number))?;
+        link(layer, &layer_path(directory, number), across)?;
     }
     let id: [u8; 16] = random::bytes().map_err(io_error("draw an id for", directory))?;
     let manifest = Manifest {
@@ -224,6 +262,7 @@ pub(crate) fn write(
         machine: description.machine,
         machine_key: description.machine_key,
         layers: layers.len(),
+        disk_size: Some(description.disk_size).filter(|size| *size != image.disk_size()),
         user_network: description.user_network,
         in_frame: description.in_frame,
         recipe: description.recipe,
@@ -233,20 +272,27 @@ pub(crate) fn write(
     serde_json::to_writer_pretty(file, &manifest).map_err(|e| io_error("write", &path)(e.into()))
 }
 
-/// Gives a file that nobody writes a second name, or copies it where there is no linking, as across file systems.
-fn link(from: &Path, to: &Path) -> Result<(), StateError> {
-    if fs::hard_link(from, to).is_err() {
-        fs::copy(from, to).map_err(io_error("copy to", to))?;
+/// Gives a file that nobody writes a second name, or does as `across` says where that can't be, as across file systems.
+fn link(from: &Path, to: &Path, across: Across) -> Result<(), StateError> {
+    // A file that is there by name alone is followed to where it is.
+    if linkat(AT_FDCWD, from, AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW).is_ok() {
+        return Ok(());
     }
-    Ok(())
+    match across {
+        Across::Copy => fs::copy(from, to).map(drop).map_err(io_error("copy to", to)),
+        Across::Name => {
+            let name = fs::read_link(from).unwrap_or_else(|_| from.to_owned());
+            std::os::unix::fs::symlink(name, to).map_err(io_error("make the link", to))
+        }
+    }
 }
 
-fn link_tree(from: &Path, to: &Path) -> Result<(), StateError> {
+fn link_tree(from: &Path, to: &Path, across: Across) -> Result<(), StateError> {
     fs::create_dir(to).map_err(io_error("create", to))?;
     for entry in fs::read_dir(from).map_err(io_error("read", from))? {
         let entry = entry.map_err(io_error("read", from))?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() { link_tree(&source, &target)? } else { link(&source, &target)? }
+        if source.is_dir() { link_tree(&source, &target, across)? } else { link(&source, &target, across)? }
     }
     Ok(())
 }
@@ -277,6 +323,7 @@ mod tests {
         Description {
             machine: Machine { memory: 1 << 29, cpus: 1, accelerator: Accelerator::Tcg, extra_arguments: vec![] },
             machine_key: "k".into(),
+            disk_size: 1 << 20,
             user_network: false,
             in_frame: false,
             recipe: None,
@@ -292,7 +339,7 @@ mod tests {
         fs::write(memory_path(directory), "m").unwrap();
         fs::write(devices_path(directory), "d").unwrap();
         let image = Image::sample(&directory.with_extension("image"));
-        write(directory, &image, &sources, description()).unwrap();
+        write(directory, &image, &sources, Across::Copy, description()).unwrap();
     }
 
     #[test]

@@ -103,8 +103,8 @@ pub struct Wake {
     pub time_ns: u64,
     /// Bytes for the random pool.
     pub seed: [u8; 32],
-    /// New machine id.
-    pub machine_id: [u8; 16],
+    /// New machine id. Absent where it is to go on as the machine that it was.
+    pub machine_id: Option<[u8; 16]>,
     /// The network it is to have.
     pub network: Network,
 }
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_seed_is_not_printed() {
-        let wake = Wake { time_ns: 1, seed: [0x77; 32], machine_id: [0x66; 16], network: Network::None };
+        let wake = Wake { time_ns: 1, seed: [0x77; 32], machine_id: Some([0x66; 16]), network: Network::None };
         let text = format!("{wake:?}");
         assert!(!text.contains("119") && !text.contains("102"), "{text}");
     }

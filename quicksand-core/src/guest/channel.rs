@@ -46,6 +46,9 @@ pub enum ChannelError {
     /// The guest rebooted, or its agent was started again; what was under way is lost.
     #[error("talk to the guest: its agent was started again, as by a reboot")]
     Restarted,
+    /// The sandbox returned to a checkpoint; what was under way in the machine that it left is lost.
+    #[error("talk to the guest: the sandbox has returned to a checkpoint since, and what ran then is gone")]
+    Reverted,
     /// The guest did not answer in time.
     #[error("get an answer from the guest within {} ms", .0.as_millis())]
     NoAnswer(Duration),
@@ -146,6 +149,11 @@ impl Channel {
         let reading = tokio::spawn(read(reader, rest, Arc::clone(&shared)));
         let writing = tokio::spawn(write(writer, letters, Arc::clone(&shared)));
         Ok(Channel { shared, tasks: [reading, writing] })
+    }
+
+    /// Ends the session: what is under way fails with `why`, and so does what is asked from now on.
+    pub fn end(&self, why: ChannelError) {
+        self.shared.end(why);
     }
 
     /// How many frames were sent so far. An agent that has answered the last of them holds no part of another.

@@ -1,10 +1,6 @@
 //! How a sandbox comes to run: what is fastest is tried first.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
 use super::{DEFAULT_MEMORY, Running, SandboxBuilder, StartKind, StartReport, attach};
 use crate::{
@@ -12,7 +8,7 @@ use crate::{
     host::Host,
     machine::Machine,
     source::{self, Source},
-    vm::{Outside, Probe, Vm},
+    vm::{Identity, Outside, Probe, Vm},
 };
 
 impl SandboxBuilder {
@@ -48,7 +44,7 @@ impl SandboxBuilder {
         }
         let report = StartReport { kind, reasons, elapsed: begun.elapsed() };
         tracing::debug!(source = self.source, ?report, "started");
-        let running = Running { vm: Mutex::new(Arc::new(vm)), host, why_not_better: choice.why_not_better, report };
+        let running = Running::new(vm, self.outside(), host, choice.why_not_better, report);
         attach::attach(&running).await?;
         Ok(running)
     }
@@ -64,7 +60,7 @@ impl SandboxBuilder {
         let outside = self.outside();
         if let Source::Save(state) = source {
             if state.manifest.machine_key == machine.key(host.version) {
-                match Vm::restore(host, state, &outside).await {
+                match Vm::restore(host, state, &outside, Identity::New).await {
                     Ok(vm) => return Ok((vm, StartKind::Warm, reasons)),
                     Err(error) => reasons.push(format!("the save's memory could not be used: failed to {error}")),
                 }
@@ -81,14 +77,14 @@ impl SandboxBuilder {
         if warm.booted && reasons.is_empty() {
             reasons.push("there was no warm state yet".to_owned());
         }
-        match Vm::restore(host, &warm.state, &outside).await {
+        match Vm::restore(host, &warm.state, &outside, Identity::New).await {
             Ok(vm) => return Ok((vm, kind, reasons)),
             Err(error) if warm.booted => return Err(error),
             Err(error) => reasons.push(format!("the warm state could not be used: failed to {error}")),
         }
         source::quarantine(host, &warm.state);
         let warm = source::warm_state(host, source, machine, self.boot_timeout, &self.reporter).await?;
-        let vm = Vm::restore(host, &warm.state, &outside).await?;
+        let vm = Vm::restore(host, &warm.state, &outside, Identity::New).await?;
         Ok((vm, if warm.booted { booted_kind } else { StartKind::Warm }, reasons))
     }
 }

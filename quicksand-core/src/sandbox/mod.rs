@@ -2,7 +2,10 @@
 
 mod attach;
 mod builder;
+mod checkpoint;
+mod freeze;
 mod launch;
+mod running;
 mod save;
 
 use std::{
@@ -16,13 +19,13 @@ use quicksand_protocol::message::Request;
 
 use crate::{
     Command, Error, Output, Reporter, Result, Size,
-    host::Host,
     machine::{Accel, Accelerator, NetworkMode},
     vm::Vm,
 };
 
 pub use builder::SandboxBuilder;
 pub use launch::source_identity;
+use running::Running;
 pub use save::SaveReport;
 pub(crate) use save::check_name;
 
@@ -71,22 +74,6 @@ enum Life {
     Starting,
     Running(Arc<Running>),
     Stopped,
-}
-
-/// A sandbox that runs.
-#[derive(Debug)]
-struct Running {
-    /// The machine by which it runs now: a reboot or a return to a checkpoint puts another in its place.
-    vm: Mutex<Arc<Vm>>,
-    host: Host,
-    why_not_better: Option<String>,
-    report: StartReport,
-}
-
-impl Running {
-    fn vm(&self) -> Arc<Vm> {
-        Arc::clone(&self.vm.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 impl fmt::Debug for Life {

@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Sandbox, SandboxBuilder};
+use super::{Sandbox, SandboxBuilder, freeze::Use, running::to_the_end};
 use crate::{
     Error, Result,
     cache::{CacheError, Unfinished},
     host::Host,
     source,
-    state::{self, Description, State},
+    state::State,
 };
 
 /// How long another process may take to write the save that we want to write.
@@ -41,28 +41,20 @@ impl Sandbox {
         let directory = self.options.saves()?.join(name);
         make_saves_dir(&directory)?;
         let lock_name = format!("save-{}", source::short_key(&directory.to_string_lossy()));
-        let _lock = running.host.cache.lock(&lock_name, SAVE_PATIENCE).await?;
+        let lock = running.host.cache.lock(&lock_name, SAVE_PATIENCE).await?;
         let unfinished = Unfinished::beside(&directory)?;
-        let vm = running.vm();
-        let frozen = vm.freeze(&running.host, unfinished.path()).await?;
-        let machine = vm.machine().clone();
-        let machine_key = machine.key(running.host.version);
-        let description = Description {
-            machine,
-            machine_key,
-            user_network: vm.user_network(),
-            in_frame: frozen.in_frame,
-            recipe: self.options.recipe.clone(),
-        };
-        // The state that it is a clone of is held until this is done.
-        let origin = vm.origin().cloned().ok_or(Error::NotRunning)?;
-        let written = tokio::task::spawn_blocking(move || {
-            state::write(unfinished.path(), origin.image(), &frozen.layers, description)?;
-            unfinished.finish()?;
-            Ok::<_, Error>(frozen.pause)
-        });
-        let pause = written.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        Ok(SaveReport { directory, pause })
+        let recipe = self.options.recipe.clone();
+        to_the_end(async move {
+            // Held until the save is there, also where the caller waits no longer.
+            let _lock = lock;
+            let change = running.change().await;
+            let pause = running.freeze(unfinished.path(), Use::Lasting { recipe }, &change).await?;
+            drop(change);
+            let finished = tokio::task::spawn_blocking(move || unfinished.finish());
+            finished.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            Ok(SaveReport { directory, pause })
+        })
+        .await
     }
 }
 

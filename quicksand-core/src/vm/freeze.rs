@@ -1,7 +1,7 @@
 //! Writing down a running machine: memory, devices, disk. See docs/design.md for how and why.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -23,11 +23,22 @@ use crate::{
 /// How long the guest may take to write its caches to its disk.
 const SYNC_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the frozen disk is to be without the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DiskAlone {
+    /// All that the guest has written, for whoever boots from it.
+    Whole,
+    /// Of no use: what the guest holds in its caches is left there.
+    Useless,
+}
+
 /// What a freeze left.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     /// The disk's files above the image, from the bottom up. None of them will be written again.
     pub(crate) layers: Vec<PathBuf>,
+    /// The disk's size in bytes.
+    pub(crate) disk_size: u64,
     /// Whether the agent may hold a part of a frame.
     pub(crate) in_frame: bool,
     /// How long the guest stood still.
@@ -35,19 +46,24 @@ pub(crate) struct Frozen {
 }
 
 impl Vm {
-    /// Writes the machine's memory and devices into `directory`, and puts its disk aside. The machine runs on.
-    pub(crate) async fn freeze(&self, host: &Host, directory: &Path) -> Result<Frozen, Error> {
+    /// Writes the machine's memory and devices into `directory`, and puts its disk aside. The machine runs on. To be run to its end,
+    /// for it stops the machine in between.
+    pub(crate) async fn freeze(&self, host: &Host, directory: &Path, disk_alone: DiskAlone) -> Result<Frozen, Error> {
         let mut disk = self.disk.lock().await;
         let (memory, devices) = (memory_path(directory), devices_path(directory));
         let parent = self.memory_file.clone();
         let copy = memory.clone();
         blocking(move || copy_sparse(&parent, &copy)).await?;
-        // Not needed by the frozen memory, which holds the caches, but by whoever starts from the disk alone.
-        let mut sync = self.channel.start(&Request::Sync)?;
+        let request = match disk_alone {
+            // The frozen memory holds what the guest has yet to write to its disk.
+            DiskAlone::Useless => Request::Ping,
+            DiskAlone::Whole => Request::Sync,
+        };
+        let mut settled = self.channel.start(&request)?;
         let sent = self.channel.frames_sent();
-        timeout(SYNC_PATIENCE, sync.reply()).await.map_err(|_| ChannelError::NoAnswer(SYNC_PATIENCE))??;
+        timeout(SYNC_PATIENCE, settled.reply()).await.map_err(|_| ChannelError::NoAnswer(SYNC_PATIENCE))??;
 
-        let overlay = self.run_dir.overlay(disk.put_aside + 1);
+        let overlay = self.run_dir.next_overlay();
         empty_overlay(&host.cache, disk.size, &overlay)?;
         let (below, name) = (top_node(disk.put_aside), top_node(disk.put_aside + 1));
         self.qmp.execute("blockdev-add", overlay_node(name.clone(), &overlay)).await?;
@@ -58,12 +74,17 @@ impl Vm {
         // Whatever came of it, the guest goes on.
         self.qmp.execute("cont", json!({})).await?;
         let pause = begun.elapsed();
+        if written.is_err() {
+            // The next freeze has a node of the same name.
+            let _ = self.qmp.execute("blockdev-del", json!({ "node-name": name })).await;
+            let _ = fs::remove_file(&overlay);
+        }
         written?;
         let layers = disk.files[1..].to_vec();
         disk.put_aside += 1;
         disk.files.push(overlay);
         tracing::debug!(target: "quicksand::freeze", ?pause, "frozen");
-        Ok(Frozen { layers, in_frame, pause })
+        Ok(Frozen { layers, disk_size: disk.size, in_frame, pause })
     }
 
     async fn stand_still(&self, memory: &Path, devices: &Path, below: &str, above: &str) -> Result<(), Error> {

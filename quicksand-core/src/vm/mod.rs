@@ -2,18 +2,19 @@
 //!
 //! - [`boot`](Vm::boot) and [`restore`](Vm::restore) start one;
 //! - [`freeze`](Vm::freeze) writes down all of it while it runs;
+//! - [`discard`](Vm::discard) ends it, whoever still uses it;
 //! - dropping it throws it away.
 
 mod console;
 mod failure;
 mod freeze;
-mod run_dir;
 mod start;
 
-use std::{path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 pub use failure::{Stage, StartCause, StartError};
-pub(crate) use start::{Boot, Probe};
+pub(crate) use freeze::DiskAlone;
+pub(crate) use start::{Boot, Identity, Probe};
 
 use tokio::{sync::Mutex, time::timeout};
 
@@ -22,10 +23,10 @@ use crate::{
     guest::{Channel, ChannelError},
     machine::{Machine, NetworkMode},
     qemu::{Process, qmp::Qmp},
+    run_dir::RunDir,
     state::State,
 };
 use console::Console;
-use run_dir::RunDir;
 
 /// A running machine. Dropping it kills it and removes its files, in the order of the fields.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(crate) struct Vm {
     console: Console,
     /// What it is a clone of, whose files it uses.
     origin: Option<State>,
-    run_dir: RunDir,
+    run_dir: Arc<RunDir>,
 }
 
 /// What a machine is given from outside at each start. Nothing of it is in a frozen state, which serves them all.
@@ -98,6 +99,12 @@ impl Vm {
             return Error::Ended { console: self.console_tail(40), source: error };
         }
         error.into()
+    }
+
+    /// Ends the machine, whoever still uses it: what is under way in it fails with `why`.
+    pub(crate) async fn discard(&self, why: ChannelError) -> io::Result<()> {
+        self.channel.end(why);
+        self.process.kill().await.map(drop)
     }
 
     /// The last lines of the guest's console.

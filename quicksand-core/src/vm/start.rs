@@ -9,6 +9,7 @@ use std::{
     os::unix::net::UnixStream as StdUnixStream,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,7 +25,6 @@ use super::{
     Disk, Outside, Vm,
     console::Console,
     failure::{Stage, StartCause, StartError},
-    run_dir::RunDir,
 };
 use crate::{
     Error,
@@ -34,6 +34,7 @@ use crate::{
     machine::{Begin, Instance, Machine, NetworkMode},
     qemu::{Process, qmp::Qmp},
     random,
+    run_dir::RunDir,
     state::State,
 };
 
@@ -74,13 +75,22 @@ pub(crate) struct Probe<'a> {
     pub(crate) initramfs: &'a Path,
 }
 
+/// Whether a clone is a machine of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// It gets a machine id of its own, as one of several clones of a state.
+    New,
+    /// It keeps its machine id: it is the machine that was frozen, which is no more.
+    Same,
+}
+
 /// A QEMU that answers on its control channel, and the agent's socket.
 struct Launched {
     process: Process,
     qmp: Qmp,
     agent: UnixStream,
     console: Console,
-    run_dir: RunDir,
+    run_dir: Arc<RunDir>,
     disk: Vec<PathBuf>,
 }
 
@@ -88,21 +98,18 @@ impl Vm {
     /// Boots a machine without network until its init has started everything and it is idle.
     pub(crate) async fn boot(host: &Host, machine: &Machine, boot: Boot<'_>) -> Result<Vm, Error> {
         let deadline = Instant::now() + boot.timeout;
-        let run_dir = RunDir::create(&host.cache)?;
-        let memory_file = run_dir.memory();
-        File::create_new(&memory_file)
-            .and_then(|file| file.set_len(machine.memory))
-            .map_err(CacheError::io("create", &memory_file))?;
+        let run_dir = Arc::new(RunDir::create(&host.cache)?);
+        let memory_file = empty_memory(&run_dir, machine)?;
+        let disk = with_overlay(host, &run_dir, boot.disk, boot.disk_size)?;
         let begin = Begin::Boot { kernel: boot.kernel, initramfs: boot.initramfs, command_line: boot.command_line };
-        let launched =
-            launch(host, machine, run_dir, &memory_file, boot.disk, boot.disk_size, NetworkMode::None, begin).await?;
+        let launched = launch(host, machine, run_dir, &memory_file, disk, NetworkMode::None, begin).await?;
         let Launched { process, qmp, agent, console, run_dir, disk } = launched;
 
         let channel = watch(&process, (&run_dir, &console), Stage::Boot, deadline, async {
             let channel = Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)?;
             // Its card gets its address here, so that clones find it done.
             let network = Network::Static { address: GUEST_ADDRESS, prefix: 24 };
-            wake(&channel, network)?.reply().await.map_err(StartCause::Channel)?;
+            wake(&channel, network, Identity::New)?.reply().await.map_err(StartCause::Channel)?;
             Ok(channel)
         });
         let channel = channel.await?;
@@ -131,15 +138,13 @@ impl Vm {
         probe: Probe<'_>,
         patience: Duration,
     ) -> Result<(), Error> {
-        let run_dir = RunDir::create(&host.cache)?;
-        let memory_file = run_dir.memory();
-        File::create_new(&memory_file)
-            .and_then(|file| file.set_len(machine.memory))
-            .map_err(CacheError::io("create", &memory_file))?;
+        let run_dir = Arc::new(RunDir::create(&host.cache)?);
+        let memory_file = empty_memory(&run_dir, machine)?;
+        let disk = with_overlay(host, &run_dir, vec![], 1 << 20)?;
         let command_line = "console=ttyS0 panic=-1 quicksand.probe";
         let begin = Begin::Boot { kernel: probe.kernel, initramfs: probe.initramfs, command_line };
         let deadline = Instant::now() + patience;
-        let launched = launch(host, machine, run_dir, &memory_file, vec![], 1 << 20, NetworkMode::None, begin).await?;
+        let launched = launch(host, machine, run_dir, &memory_file, disk, NetworkMode::None, begin).await?;
         let ended = launched.process.ended();
         let status = timeout(deadline.saturating_duration_since(Instant::now()), ended).await;
         match status {
@@ -153,22 +158,28 @@ impl Vm {
     }
 
     /// Starts a clone of a frozen machine.
-    pub(crate) async fn restore(host: &Host, state: &State, outside: &Outside) -> Result<Vm, Error> {
+    pub(crate) async fn restore(
+        host: &Host,
+        state: &State,
+        outside: &Outside,
+        identity: Identity,
+    ) -> Result<Vm, Error> {
         let network = outside.network;
-        let run_dir = RunDir::create(&host.cache)?;
+        let run_dir = Arc::new(RunDir::create(&host.cache)?);
         if let Some(fault) = state.memory_fault() {
             let cause = StartCause::BadState(fault);
             return Err(StartError::gather(Stage::Load, cause, &run_dir.qemu_log(), &Console::default()).into());
         }
         let memory_file = state.memory();
-        let (disk, disk_size) = (state.disk(), state.image().disk_size());
+        let disk_size = state.disk_size();
+        let disk = with_overlay(host, &run_dir, state.disk(), disk_size)?;
         let machine = state.manifest.machine.clone();
         // The devices hold the state of a user network, for which one must be there while they are loaded.
         let at_load = match network {
             NetworkMode::None if state.manifest.user_network => NetworkMode::MountsOnly,
             network => network,
         };
-        let launched = launch(host, &machine, run_dir, &memory_file, disk, disk_size, at_load, Begin::Restore).await?;
+        let launched = launch(host, &machine, run_dir, &memory_file, disk, at_load, Begin::Restore).await?;
         let Launched { process, qmp, agent, console, run_dir, disk } = launched;
 
         let deadline = Instant::now() + QEMU_PATIENCE;
@@ -194,7 +205,7 @@ impl Vm {
                 NetworkMode::MountsOnly => Network::Keep,
                 NetworkMode::Full => Network::Online { gateway: GATEWAY, dns: DNS },
             };
-            wake(&channel, network)?.forget();
+            wake(&channel, network, identity)?.forget();
             Ok(channel)
         });
         let channel = channel.await?;
@@ -205,24 +216,16 @@ impl Vm {
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one caller for each way to begin; a struct would be named after this fn"
-)]
+/// Starts QEMU. Of `disk` the last file will be written, the others not.
 async fn launch(
     host: &Host,
     machine: &Machine,
-    run_dir: RunDir,
+    run_dir: Arc<RunDir>,
     memory_file: &Path,
-    mut disk: Vec<PathBuf>,
-    disk_size: u64,
+    disk: Vec<PathBuf>,
     network: NetworkMode,
     begin: Begin<'_>,
 ) -> Result<Launched, Error> {
-    let overlay = run_dir.overlay(0);
-    empty_overlay(&host.cache, disk_size, &overlay)?;
-    disk.push(overlay);
-
     let qemu_log = run_dir.qemu_log();
     let socket_error = || CacheError::io("make sockets for", &qemu_log);
     let (qmp, qemu_qmp) = socket_pair().map_err(socket_error())?;
@@ -304,12 +307,13 @@ async fn load(qmp: &Qmp, devices: &Path) -> Result<(), StartCause> {
 }
 
 /// Asks the guest to take up a life of its own.
-fn wake(channel: &Channel, network: Network) -> Result<Operation, StartCause> {
+fn wake(channel: &Channel, network: Network, identity: Identity) -> Result<Operation, StartCause> {
     let draw = || Ok::<_, io::Error>((random::bytes()?, random::bytes::<16>()?));
-    let (seed, mut machine_id) = draw().map_err(|e| StartCause::BadState(format!("draw random bytes: {e}")))?;
+    let (seed, mut drawn) = draw().map_err(|e| StartCause::BadState(format!("draw random bytes: {e}")))?;
     // A random UUID's version and variant bits, as systemd makes machine ids.
-    machine_id[6] = machine_id[6] & 0x0f | 0x40;
-    machine_id[8] = machine_id[8] & 0x3f | 0x80;
+    drawn[6] = drawn[6] & 0x0f | 0x40;
+    drawn[8] = drawn[8] & 0x3f | 0x80;
+    let machine_id = (identity == Identity::New).then_some(drawn);
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let time_ns = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
     channel.start(&Request::Wake(Wake { time_ns, seed, machine_id, network })).map_err(StartCause::Channel)
@@ -359,6 +363,21 @@ async fn shell(vm: &Vm, line: &str) -> Result<String, StartCause> {
     }
     operation.reply().await.map_err(StartCause::Channel)?;
     Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// The memory of a machine that boots: an empty file, which is never written.
+fn empty_memory(run_dir: &RunDir, machine: &Machine) -> Result<PathBuf, CacheError> {
+    let path = run_dir.memory();
+    let made = File::create(&path).and_then(|file| file.set_len(machine.memory));
+    made.map(|()| path.clone()).map_err(CacheError::io("create", &path))
+}
+
+/// A disk with an empty overlay over the files that it has.
+fn with_overlay(host: &Host, run_dir: &RunDir, mut files: Vec<PathBuf>, size: u64) -> Result<Vec<PathBuf>, Error> {
+    let overlay = run_dir.next_overlay();
+    empty_overlay(&host.cache, size, &overlay)?;
+    files.push(overlay);
+    Ok(files)
 }
 
 /// Puts an empty overlay of that size at `path`, as a copy of one that is made once.

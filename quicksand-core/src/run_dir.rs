@@ -1,11 +1,13 @@
-//! The directory of one running machine: its disk overlay, QEMU's log.
+//! The directory of one running machine: its disk overlays, QEMU's log. Or of one that was frozen for as long as this process
+//! runs.
 //!
-//! Removed with its machine. Where our process was killed, the next start of any process removes it, told by the free lock.
+//! Removed with its last user. Where our process was killed, the next start of any process removes it, told by the free lock.
 
 use std::{
     fs::{self, DirBuilder, File},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use crate::{
@@ -21,6 +23,7 @@ const NASCENT: &str = ".";
 pub(crate) struct RunDir {
     path: PathBuf,
     name: String,
+    overlays: AtomicUsize,
     _lock: File,
 }
 
@@ -38,7 +41,7 @@ impl RunDir {
         lock.lock().map_err(CacheError::io("lock", &lock_path))?;
         let path = all.join(&name);
         fs::rename(&nascent, &path).map_err(CacheError::io("rename", &nascent))?;
-        Ok(RunDir { path, name, _lock: lock })
+        Ok(RunDir { path, name, overlays: AtomicUsize::new(0), _lock: lock })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -53,9 +56,14 @@ impl RunDir {
         self.path.join("memory")
     }
 
-    /// The disk's file that is written, and those that were before it was saved.
-    pub(crate) fn overlay(&self, number: usize) -> PathBuf {
-        self.path.join(format!("overlay-{number}.qcow2"))
+    /// A path for the disk's next file that is written, which no other has had.
+    pub(crate) fn next_overlay(&self) -> PathBuf {
+        self.path.join(format!("overlay-{}.qcow2", self.overlays.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Where a frozen machine has its files.
+    pub(crate) fn frozen(&self) -> PathBuf {
+        self.path.join("frozen")
     }
 }
 

@@ -1,0 +1,62 @@
+//! The one way in which a running sandbox is written down: by a save, a checkpoint, a fork.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use super::running::{Change, Running};
+use crate::{
+    Error, Result,
+    run_dir::RunDir,
+    state::{self, Across, Description, State},
+    vm::DiskAlone,
+};
+
+/// How long a frozen machine is to be of use.
+#[derive(Debug, Clone)]
+pub(super) enum Use {
+    /// As long as anyone wants, by its disk alone where its memory is of no use any more. With what it was made from, if that is known.
+    Lasting { recipe: Option<String> },
+    /// For as long as this process uses it.
+    Passing,
+}
+
+impl Running {
+    /// Writes its machine into `directory`, which is then a [`State`] on its own. Returns how long the guest stood still. To be
+    /// carried [to its end](super::running::to_the_end).
+    pub(super) async fn freeze(&self, directory: &Path, r#use: Use, _change: &Change) -> Result<Duration> {
+        let vm = self.vm();
+        let (disk_alone, across, recipe) = match r#use {
+            Use::Lasting { recipe } => (DiskAlone::Whole, Across::Copy, recipe),
+            Use::Passing => (DiskAlone::Useless, Across::Name, None),
+        };
+        let frozen = vm.freeze(&self.host, directory, disk_alone).await?;
+        let machine = vm.machine().clone();
+        let machine_key = machine.key(self.host.version);
+        let description = Description {
+            machine,
+            machine_key,
+            disk_size: frozen.disk_size,
+            user_network: vm.user_network(),
+            in_frame: frozen.in_frame,
+            recipe,
+        };
+        // What it came from is held until this is done.
+        let origin = vm.origin().cloned().ok_or(Error::NotRunning)?;
+        let directory = directory.to_owned();
+        let written = tokio::task::spawn_blocking(move || {
+            state::write(&directory, origin.image(), &frozen.layers, across, description)
+        });
+        written.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        Ok(frozen.pause)
+    }
+
+    /// The machine as it is now, as a state that goes with its last clone. To be carried [to its end](super::running::to_the_end).
+    pub(super) async fn passing_state(self: &Arc<Self>, change: &Change) -> Result<State> {
+        let home = RunDir::create(&self.host.cache)?;
+        let directory = home.frozen();
+        std::fs::create_dir(&directory).map_err(Error::io("create", &directory))?;
+        let pause = self.freeze(&directory, Use::Passing, change).await?;
+        tracing::debug!(target: "quicksand::freeze", ?pause, "frozen for this process");
+        let origin = self.vm().origin().cloned().ok_or(Error::NotRunning)?;
+        State::read_passing(home, &origin)?.ok_or(Error::NotRunning)
+    }
+}

@@ -1,0 +1,85 @@
+//! [`Running`]: a sandbox that runs, by one machine after the other.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+use super::{StartReport, attach};
+use crate::{
+    Error, Result,
+    guest::ChannelError,
+    host::Host,
+    state::State,
+    vm::{Identity, Outside, Vm},
+};
+
+/// A sandbox that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// The machine by which it runs now: a reboot or a return to a checkpoint puts another in its place.
+    vm: Mutex<Arc<Vm>>,
+    /// Held by whoever writes the machine down or puts another in its place.
+    changing: Arc<AsyncMutex<()>>,
+    /// What its machine is given at each of its starts.
+    pub(super) outside: Outside,
+    /// Its checkpoints by tag, in the order in which they were made.
+    pub(super) checkpoints: Mutex<Vec<(String, State)>>,
+    pub(super) host: Host,
+    pub(super) why_not_better: Option<String>,
+    pub(super) report: StartReport,
+}
+
+/// The right to write a machine down or to put another in its place.
+#[derive(Debug)]
+pub(super) struct Change {
+    _guard: OwnedMutexGuard<()>,
+}
+
+impl Running {
+    pub(super) fn new(
+        vm: Vm,
+        outside: Outside,
+        host: Host,
+        why_not_better: Option<String>,
+        report: StartReport,
+    ) -> Running {
+        let (vm, changing, checkpoints) = (Mutex::new(Arc::new(vm)), Arc::default(), Mutex::default());
+        Running { vm, changing, outside, checkpoints, host, why_not_better, report }
+    }
+
+    /// The machine by which it runs now.
+    pub(super) fn vm(&self) -> Arc<Vm> {
+        Arc::clone(&lock(&self.vm))
+    }
+
+    /// Waits until nobody else changes the machine.
+    pub(super) async fn change(&self) -> Change {
+        Change { _guard: Arc::clone(&self.changing).lock_owned().await }
+    }
+
+    /// Throws its machine away and goes on by a clone of `state`, which is of the same machine.
+    pub(super) async fn go_back_to(&self, state: &State, _change: &Change) -> Result<()> {
+        // First, since what the old one holds of the host, as ports, is the new one's.
+        self.vm().discard(ChannelError::Reverted).await.map_err(Error::io("end", Path::new("QEMU")))?;
+        let vm = Vm::restore(&self.host, state, &self.outside, Identity::Same).await?;
+        *lock(&self.vm) = Arc::new(vm);
+        attach::attach(self).await
+    }
+}
+
+/// Carries `work` to its end, also where the caller no longer waits for it: broken off, it would leave the guest stopped or gone.
+pub(super) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is shutting down.
+        Err(_) => Err(Error::NotRunning),
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
