@@ -125,14 +125,20 @@ fn remember(host: &Host, kvm: &Result<(), String>) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Limits;
     use crate::qemu::Version;
 
     #[test]
     fn what_was_found_is_kept_until_the_host_or_qemu_changes() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::at(directory.path()).unwrap();
-        let mut host =
-            Host { cache, qemu: "qemu".into(), version: Version { major: 8, minor: 0, micro: 0 }, accel: Accel::Auto };
+        let mut host = Host {
+            cache,
+            qemu: "qemu".into(),
+            version: Version { major: 8, minor: 0, micro: 0 },
+            accel: Accel::Auto,
+            limits: Limits::default(),
+        };
         assert_eq!(recall(&host), None);
         remember(&host, &Err("no".into())).unwrap();
         assert_eq!(recall(&host), Some(Err("no".into())));

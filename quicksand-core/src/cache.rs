@@ -5,6 +5,7 @@
 //! initramfs/KEY    archives that guests start from
 //! states/KEY/      frozen machines, see the module `state`
 //! run/ID/          one directory a running machine; its file `lock` is held by the process that owns it
+//! slots/, queue/   machines that run and those that wait, see the module `admission`
 //! locks/NAME       held by the process that makes the thing of that name
 //! ```
 //!
@@ -115,7 +116,7 @@ impl Cache {
     /// [`CacheError`] where it can't be made.
     pub fn at(root: &Path) -> Result<Cache, CacheError> {
         let cache = Cache { root: root.to_owned() };
-        for name in ["images", "initramfs", "states", "run", "locks"] {
+        for name in ["images", "initramfs", "states", "run", "locks", "slots", "queue"] {
             let path = root.join(name);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(CacheError::io("create", &path))?;
         }
@@ -137,6 +138,14 @@ impl Cache {
 
     pub(crate) fn run(&self) -> PathBuf {
         self.root.join("run")
+    }
+
+    pub(crate) fn slots(&self) -> PathBuf {
+        self.root.join("slots")
+    }
+
+    pub(crate) fn queue(&self) -> PathBuf {
+        self.root.join("queue")
     }
 
     pub(crate) fn initramfs(&self) -> PathBuf {

@@ -62,6 +62,14 @@ pub enum Error {
         /// What there is.
         available: Size,
     },
+    /// Machines of other processes leave no room.
+    #[error("find room for a machine: for {} min those of others have not ended; they are of the processes {owners:?}", waited.as_secs() / 60)]
+    Crowded {
+        /// For how long none of them has ended.
+        waited: Duration,
+        /// The processes that they belong to.
+        owners: Vec<u32>,
+    },
     /// The disk has too little room.
     #[error("keep a machine in {}: {free} are free and {needed} are needed; make room or set QUICKSAND_CACHE_DIR", path.display())]
     NoSpace {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Accel, Error, Size,
+    admission::{Limits, total_memory},
     cache::{Cache, CacheError},
     environment::Environment,
     qemu::{Version, VersionError, version_of},
@@ -26,6 +27,8 @@ pub(crate) struct Host {
     pub(crate) version: Version,
     /// What runs the guest's code where a sandbox doesn't choose.
     pub(crate) accel: Accel,
+    /// How many machines may run at once.
+    pub(crate) limits: Limits,
 }
 
 /// What was found out about a QEMU program, for later processes: asking it takes as long as a tenth of a start.
@@ -44,11 +47,12 @@ impl Host {
             return Err(Error::UnsupportedHost { arch: format!("{} on {}", env::consts::OS, env::consts::ARCH) });
         }
         let environment = Environment::read()?;
+        let limits = Limits::from(&environment);
         let cache = Cache::chosen(environment.cache_dir)?;
         let name = environment.qemu.unwrap_or_else(|| format!("qemu-system-{}", env::consts::ARCH).into());
         let program = on_path(&name).ok_or(VersionError::Missing { program: name })?;
         let version = remembered_version(&cache, &program)?;
-        Ok(Host { cache, qemu: program, version, accel: environment.accel })
+        Ok(Host { cache, qemu: program, version, accel: environment.accel, limits })
     }
 
     /// Refuses to start where it could only fail: no room on the disk, or less memory than the guest is to have.
@@ -95,13 +99,6 @@ fn remembered_version(cache: &Cache, program: &Path) -> Result<Version, Error> {
     Ok(version)
 }
 
-/// All of the host's memory, where it tells.
-fn total_memory() -> Option<Size> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix("kB")?.trim();
-    Some(Size::from_bytes(kib.parse::<u64>().ok()? << 10))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,8 +129,13 @@ mod tests {
     fn more_memory_than_there_is_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let version = Version { major: 8, minor: 0, micro: 0 };
-        let host =
-            Host { cache: Cache::at(directory.path()).unwrap(), qemu: "qemu".into(), version, accel: Accel::Auto };
+        let host = Host {
+            cache: Cache::at(directory.path()).unwrap(),
+            qemu: "qemu".into(),
+            version,
+            accel: Accel::Auto,
+            limits: Limits::default(),
+        };
         host.check_room(Size::from_mib(1)).unwrap();
         let error = host.check_room(Size::from_bytes(1 << 60)).unwrap_err();
         assert!(matches!(error, Error::NotEnoughMemory { .. }), "{error}");

@@ -11,12 +11,14 @@
 //! - [`memory`]: a running machine's memory, taken out of its process;
 //! - [`guest`]: a session with the agent in a guest;
 //! - `run_dir`: what a running machine has on disk, which goes with it;
+//! - `admission`: who may start a machine now;
 //! - `machine`: what a machine consists of, and the command line that makes it;
 //! - `vm`: a running machine, its start and its freeze;
 //! - `state`: frozen machines on disk;
 //! - `source`: what a sandbox starts from, and the warm state that belongs to it.
 
 mod accel;
+mod admission;
 pub mod cache;
 mod command;
 pub mod environment;

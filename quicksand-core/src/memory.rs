@@ -178,7 +178,8 @@ fn next_extent(file: &File, at: u64, len: u64) -> io::Result<Option<(u64, u64)>>
     Ok(Some((start, end)))
 }
 
-fn page_size() -> u64 {
+/// The size of the host's pages in bytes.
+pub(crate) fn page_size() -> u64 {
     sysconf(SysconfVar::PAGE_SIZE).ok().flatten().map_or(4096, |size| size as u64)
 }
 

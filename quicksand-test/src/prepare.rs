@@ -53,7 +53,7 @@ pub(crate) async fn prepare(meta: &TestMeta) -> Result<Sandbox, Failure> {
 }
 
 fn options(meta: &TestMeta, source: &str, saves: &Path) -> SandboxBuilder {
-    let mut builder = Sandbox::builder(source).saves_dir(saves).on_progress(show_progress());
+    let mut builder = Sandbox::builder(source).saves_dir(saves).in_turn().on_progress(show_progress());
     if let Some(memory) = meta.memory {
         builder = builder.memory(Size::from_bytes(memory).to_string());
     }

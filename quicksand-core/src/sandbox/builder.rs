@@ -9,6 +9,7 @@ use std::{
 use super::{Life, Sandbox, save::check_name};
 use crate::{
     Error, Progress, Reporter, Result, Size,
+    admission::Turn,
     machine::{Accel, LEAST_MEMORY, NetworkMode},
 };
 
@@ -29,6 +30,7 @@ pub struct SandboxBuilder {
     pub(super) saves_dir: Option<PathBuf>,
     pub(super) recipe: Option<String>,
     pub(super) extra_arguments: Vec<String>,
+    pub(super) turn: Turn,
     pub(super) reporter: Reporter,
 }
 
@@ -91,6 +93,20 @@ impl SandboxBuilder {
     #[doc(hidden)]
     pub fn recipe(mut self, recipe: impl Into<String>) -> SandboxBuilder {
         self.recipe = Some(recipe.into());
+        self
+    }
+
+    /// Waits its turn, even where this process has machines already: what they do does not depend on this one.
+    #[doc(hidden)]
+    pub fn in_turn(mut self) -> SandboxBuilder {
+        self.turn = Turn::Always;
+        self
+    }
+
+    /// Starts at once, whatever else runs: somebody is waiting for it.
+    #[doc(hidden)]
+    pub fn at_once(mut self) -> SandboxBuilder {
+        self.turn = Turn::Never;
         self
     }
 

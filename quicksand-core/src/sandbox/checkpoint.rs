@@ -10,7 +10,9 @@ use super::{
     running::{Running, lock, to_the_end},
 };
 use crate::{
-    Error, Result, Size,
+    Error, Reporter, Result, Size,
+    admission::{Demand, Slot, Turn},
+    machine::Machine,
     vm::{Identity, Vm},
 };
 
@@ -97,7 +99,10 @@ impl Sandbox {
     pub async fn fork(&self) -> Result<Sandbox> {
         let begun = Instant::now();
         let running = self.running()?;
-        running.host.check_room(Size::from_bytes(running.vm().machine().memory))?;
+        let Machine { memory, cpus, .. } = *running.vm().machine();
+        running.host.check_room(Size::from_bytes(memory))?;
+        let demand = Demand { memory, cpus };
+        let (slot, waited) = Slot::take(&running.host, demand, Turn::Never, &Reporter::silent()).await?;
         let original = Arc::clone(&running);
         let state = to_the_end(async move {
             let change = original.change().await;
@@ -105,9 +110,9 @@ impl Sandbox {
         })
         .await?;
         let vm = Vm::restore(&running.host, &state, &running.outside, Identity::New).await?;
-        let report = StartReport { kind: StartKind::Warm, reasons: Vec::new(), elapsed: begun.elapsed() };
+        let report = StartReport { kind: StartKind::Warm, reasons: Vec::new(), elapsed: begun.elapsed(), waited };
         let (host, why_not_better) = (running.host.clone(), running.why_not_better.clone());
-        let twin = Running::new(vm, running.outside.clone(), host, why_not_better, report);
+        let twin = Running::new(vm, running.outside.clone(), host, why_not_better, report, slot);
         attach::attach(&twin).await?;
         let options = SandboxBuilder { save: None, ..self.options.clone() };
         Ok(Sandbox { options, life: Mutex::new(Life::Running(Arc::new(twin))) })

@@ -5,6 +5,7 @@ use std::{path::Path, time::Instant};
 use super::{DEFAULT_MEMORY, Running, SandboxBuilder, StartKind, StartReport, attach};
 use crate::{
     Error, Reporter, Result, Size, accel,
+    admission::{Demand, Slot},
     host::Host,
     machine::Machine,
     source::{self, Source},
@@ -28,12 +29,15 @@ impl SandboxBuilder {
         };
         let own = saved.map(|machine| Size::from_bytes(machine.memory));
         let memory = self.memory_size()?.or(own).unwrap_or(DEFAULT_MEMORY);
+        let cpus = self.cpus.or(saved.map(|machine| machine.cpus)).unwrap_or(1);
         host.check_room(memory)?;
+        let demand = Demand { memory: memory.bytes(), cpus };
+        let (slot, waited) = Slot::take(&host, demand, self.turn, &self.reporter).await?;
         let probe_files = source::probe_files(&host, &image)?;
         let choice = accel::choose(&host, self.accel, Probe::of(&probe_files)).await?;
         let machine = Machine {
             memory: memory.bytes(),
-            cpus: self.cpus.or(saved.map(|machine| machine.cpus)).unwrap_or(1),
+            cpus,
             accelerator: choice.accelerator,
             extra_arguments: self.extra_arguments.clone(),
         };
@@ -42,9 +46,9 @@ impl SandboxBuilder {
         for reason in &reasons {
             tracing::warn!(source = self.source, reason, "a slower start");
         }
-        let report = StartReport { kind, reasons, elapsed: begun.elapsed() };
+        let report = StartReport { kind, reasons, elapsed: begun.elapsed().saturating_sub(waited), waited };
         tracing::debug!(source = self.source, ?report, "started");
-        let running = Running::new(vm, self.outside(), host, choice.why_not_better, report);
+        let running = Running::new(vm, self.outside(), host, choice.why_not_better, report, slot);
         attach::attach(&running).await?;
         Ok(running)
     }

@@ -19,6 +19,7 @@ use quicksand_protocol::message::Request;
 
 use crate::{
     Command, Error, Output, Reporter, Result, Size,
+    admission::Turn,
     machine::{Accel, Accelerator, NetworkMode},
     vm::Vm,
 };
@@ -56,8 +57,10 @@ pub struct StartReport {
     pub kind: StartKind,
     /// Why nothing faster was done, one reason for each thing that was tried or not possible.
     pub reasons: Vec<String>,
-    /// The whole time of the start.
+    /// The whole time of the start, without the wait.
     pub elapsed: Duration,
+    /// How long it waited until other machines left room for it.
+    pub waited: Duration,
 }
 
 /// A virtual machine of one's own.
@@ -101,11 +104,15 @@ impl Sandbox {
             saves_dir: None,
             recipe: None,
             extra_arguments: Vec::new(),
+            turn: Turn::default(),
             reporter: Reporter::silent(),
         }
     }
 
     /// Starts it: from the frozen state where there is one, else from the disk of the save, else by booting the image.
+    ///
+    /// The first machine of a process waits until memory and processors leave room for it beside all others of the user; see
+    /// `QUICKSAND_JOBS` and `QUICKSAND_MEMORY_BUDGET` in [`environment`](crate::environment). Further ones start at once.
     ///
     /// # Errors
     ///

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use super::{StartReport, attach};
 use crate::{
     Error, Result,
+    admission::Slot,
     guest::ChannelError,
     host::Host,
     state::State,
@@ -30,6 +31,8 @@ pub(super) struct Running {
     pub(super) host: Host,
     pub(super) why_not_better: Option<String>,
     pub(super) report: StartReport,
+    /// After the machine, which is gone before its place is free.
+    slot: Mutex<Slot>,
 }
 
 /// The right to write a machine down or to put another in its place.
@@ -45,9 +48,11 @@ impl Running {
         host: Host,
         why_not_better: Option<String>,
         report: StartReport,
+        mut slot: Slot,
     ) -> Running {
+        slot.runs_as(vm.process().pid());
         let (vm, changing, checkpoints) = (Mutex::new(Arc::new(vm)), Arc::default(), Mutex::default());
-        Running { vm, changing, outside, checkpoints, host, why_not_better, report }
+        Running { vm, changing, outside, checkpoints, host, why_not_better, report, slot: Mutex::new(slot) }
     }
 
     /// The machine by which it runs now.
@@ -65,6 +70,7 @@ impl Running {
         // First, since what the old one holds of the host, as ports, is the new one's.
         self.vm().discard(ChannelError::Reverted).await.map_err(Error::io("end", Path::new("QEMU")))?;
         let vm = Vm::restore(&self.host, state, &self.outside, Identity::Same).await?;
+        lock(&self.slot).runs_as(vm.process().pid());
         *lock(&self.vm) = Arc::new(vm);
         attach::attach(self).await
     }
