@@ -19,6 +19,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How the reason begins where KVM is closed to us or not there.
+pub(crate) const DOES_NOT_OPEN: &str = "/dev/kvm does not open";
+
 /// What will carry out the guest's instructions, and why nothing faster does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Choice {
@@ -67,7 +70,7 @@ async fn kvm(host: &Host, probe: Probe<'_>) -> Result<Result<(), String>, Error>
             std::io::ErrorKind::NotFound => "; the processor's virtualization is off or not handed on to this machine",
             _ => "",
         };
-        return Ok(Err(format!("/dev/kvm does not open: {error}{hint}")));
+        return Ok(Err(format!("{DOES_NOT_OPEN}: {error}{hint}")));
     }
     if let Some(known) = recall(host) {
         return Ok(known);

@@ -15,12 +15,14 @@
 //! - `machine`: what a machine consists of, and the command line that makes it;
 //! - `vm`: a running machine, its start and its freeze;
 //! - `state`: frozen machines on disk;
+//! - [`inventory`]: what there is on this host, and its removal;
 //! - `source`: what a sandbox starts from, and the warm state that belongs to it.
 
 mod accel;
 mod admission;
 pub mod cache;
 mod command;
+pub mod diagnosis;
 pub mod environment;
 mod error;
 mod files;
@@ -28,6 +30,7 @@ pub mod guest;
 mod host;
 pub mod image;
 pub mod initramfs;
+pub mod inventory;
 mod machine;
 pub mod memory;
 mod progress;

@@ -48,6 +48,10 @@ impl RunDir {
         &self.name
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn qemu_log(&self) -> PathBuf {
         self.path.join("qemu.log")
     }

@@ -2,10 +2,15 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// An amount of memory or disk in bytes, written as people do: `"512M"`, `"2G"`, `"512MiB"`, `"1.5 GiB"`.
 ///
 /// Units are powers of 1,024 with or without `iB` or `B`, in either case, as QEMU takes them; a bare number is bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Serialized as a number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Size(u64);
 
 impl Size {

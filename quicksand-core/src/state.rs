@@ -78,7 +78,7 @@ pub(crate) struct State {
     directory: PathBuf,
     /// The same directory, whatever has its name by now.
     held: PathBuf,
-    _lock: Arc<File>,
+    lock: Arc<File>,
     /// The directory that it goes with, where it does not outlast this process.
     _home: Option<Arc<RunDir>>,
     /// The one that it has files of by name alone, where it does not outlast this process.
@@ -161,8 +161,8 @@ impl State {
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(malformed)?;
         let missing = |file: &str| StateError::Incomplete { directory: directory.to_owned(), file: file.to_owned() };
         let image = Image::at(&held.join("image"), &manifest.image).ok().flatten().ok_or_else(|| missing("image"))?;
-        let (directory, _lock) = (directory.to_owned(), Arc::new(lock));
-        let state = State { directory, held, _lock, _home: None, base: None, image, manifest };
+        let (directory, lock) = (directory.to_owned(), Arc::new(lock));
+        let state = State { directory, held, lock, _home: None, base: None, image, manifest };
         for file in state.layers() {
             if !file.is_file() {
                 return Err(missing(&file.strip_prefix(&state.held).unwrap_or(&file).display().to_string()));
@@ -177,6 +177,12 @@ impl State {
         // What it does not have itself is never of another passing one, whose files can all be linked to.
         let base = origin.base.clone().unwrap_or_else(|| Arc::new(origin.clone()));
         Ok(Some(State { _home: Some(Arc::new(home)), base: Some(base), ..state }))
+    }
+
+    /// Notes that it is used now, by which those that nobody uses are found.
+    pub(crate) fn touch(&self) {
+        // A save on a file system that is only read is none the worse for it.
+        let _ = self.lock.set_modified(std::time::SystemTime::now());
     }
 
     pub(crate) fn directory(&self) -> &Path {

@@ -63,17 +63,21 @@ const ARCHIVE: &str = "root.tar";
 /// Makes the disk and takes the kernel and its modules, all in `directory`.
 pub(super) async fn make(directory: &Path, reporter: &Reporter) -> Result<(StoredFile, Vec<StoredFile>), ImageError> {
     let kernel_package = kernel_package(env::consts::ARCH)?;
-    require(&[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")])?;
-    disk::check(directory).await?;
+    check(directory).await?;
     let temporary = env::temp_dir();
-    disk::check_space(&temporary, 1 << 30)?;
-
     let archive = directory.join(ARCHIVE);
     install(&archive, temporary, kernel_package, reporter).await?;
     let (from, into) = (archive.clone(), directory.to_owned());
     let Boot { kernel, modules, entries } = off_the_runtime(move || boot::extract(&from, &into)).await?;
     disk::make(directory, ARCHIVE, entries, DISK_SIZE, reporter).await?;
     Ok((kernel, modules))
+}
+
+/// Checks what [`make`] needs of this host.
+pub(super) async fn check(directory: &Path) -> Result<(), ImageError> {
+    require(&[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")])?;
+    disk::check(directory).await?;
+    disk::check_space(&env::temp_dir(), 1 << 30)
 }
 
 /// Debian's kernel for virtual machines, by Rust's name of the architecture.

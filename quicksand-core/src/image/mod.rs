@@ -195,6 +195,11 @@ pub async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Result<Im
     Image::find(cache, name)?.ok_or_else(lost)
 }
 
+/// Checks whether this host can make images by itself.
+pub(crate) async fn check_tools(cache: &Cache) -> Result<(), ImageError> {
+    debian::check(&cache.images()).await
+}
+
 fn check_name(name: &str) -> Result<(), ImageError> {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let mut bytes = name.bytes();

@@ -4,6 +4,7 @@ use super::Running;
 use crate::Result;
 
 /// Gives the machine by which `running` runs now all that its sandbox has outside of it.
-pub(super) async fn attach(_running: &Running) -> Result<()> {
+pub(super) async fn attach(running: &Running) -> Result<()> {
+    running.vm().describe(&running.outside.source);
     Ok(())
 }

@@ -55,7 +55,7 @@ impl SandboxBuilder {
 
     /// What its machine is given at each of its starts.
     fn outside(&self) -> Outside {
-        Outside { network: self.network }
+        Outside { source: self.source.clone(), network: self.network }
     }
 
     /// Tries what is fastest first.

@@ -19,8 +19,9 @@ pub(crate) use start::{Boot, Identity, Probe};
 use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
-    Error,
+    Error, Size,
     guest::{Channel, ChannelError},
+    inventory::MachineDetails,
     machine::{Machine, NetworkMode},
     qemu::{Process, qmp::Qmp},
     run_dir::RunDir,
@@ -48,6 +49,8 @@ pub(crate) struct Vm {
 /// What a machine is given from outside at each start. Nothing of it is in a frozen state, which serves them all.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outside {
+    /// What its sandbox was started from, for whoever lists machines.
+    pub(crate) source: String,
     pub(crate) network: NetworkMode,
 }
 
@@ -79,6 +82,21 @@ impl Vm {
 
     pub(crate) fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    /// Leaves a note of what it is for whoever lists the machines of this host.
+    pub(crate) fn describe(&self, source: &str) {
+        let details = MachineDetails {
+            source: source.to_owned(),
+            owner: std::process::id(),
+            qemu: self.process.pid(),
+            memory: Size::from_bytes(self.machine.memory),
+            cpus: self.machine.cpus,
+            accelerator: self.machine.accelerator,
+        };
+        if let Err(error) = details.write(self.run_dir.path()) {
+            tracing::debug!(%error, "a machine is not described");
+        }
     }
 
     /// What it is a clone of. `None` for one that was booted.

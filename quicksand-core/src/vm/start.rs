@@ -170,6 +170,7 @@ impl Vm {
             let cause = StartCause::BadState(fault);
             return Err(StartError::gather(Stage::Load, cause, &run_dir.qemu_log(), &Console::default()).into());
         }
+        state.touch();
         let memory_file = state.memory();
         let disk_size = state.disk_size();
         let disk = with_overlay(host, &run_dir, state.disk(), disk_size)?;

@@ -1,0 +1,187 @@
+//! The command line.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use quicksand_core::{Accel, NetworkMode, Size};
+
+/// Clean virtual machines, booted once and cloned in a fraction of a second ever after.
+#[derive(Debug, Parser)]
+#[command(name = "quicksand", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command in a machine of its own
+    ///
+    /// Its input, output and errors are those of this program, and so is its exit code. 125 says that there was no machine,
+    /// 127 that the guest could not run the command, 124 that its time was over.
+    Run(RunArgs),
+    /// Show the machines that run now
+    Ps(ListArgs),
+    /// Remove what can be made again: warm states that were not used for a while
+    Prune(PruneArgs),
+    /// Check what machines need of this host, and say how to mend what is missing
+    Doctor(DoctorArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What machine to start.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// Memory of the guest, such as 512M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = Size::from_str)]
+    pub(crate) memory: Option<Size>,
+    /// Processors of the guest
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<u32>,
+    /// What the guest reaches
+    #[arg(long, value_name = "MODE", default_value = "full")]
+    pub(crate) network: Network,
+    /// What runs the guest's code
+    #[arg(long, value_name = "ACCEL")]
+    pub(crate) accel: Option<AccelArg>,
+    /// How long a boot may take, where one is needed
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "300s")]
+    pub(crate) boot_timeout: Duration,
+    /// Where saves are
+    #[arg(long, value_name = "DIR", default_value = ".quicksand/sandboxes")]
+    pub(crate) saves_dir: PathBuf,
+    /// Say nothing of how the start goes
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// An image, a save, or the directory of a save
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Write a save of that name after the command has ended
+    #[arg(long, value_name = "NAME")]
+    pub(crate) save: Option<String>,
+    /// Set a variable for the command
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Run the command as that user of the guest, by name or number
+    #[arg(long, short, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Run the command in that directory of the guest
+    #[arg(long, short = 'C', value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// How long the command may take
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// The command and its arguments; no shell sees them
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Remove what was not used for that long
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30days")]
+    pub(crate) older_than: Duration,
+    /// Then remove what was not used for the longest time, until the rest is no larger than this
+    #[arg(long, value_name = "SIZE", value_parser = Size::from_str)]
+    pub(crate) max_size: Option<Size>,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Network {
+    /// No network interface
+    None,
+    /// An interface that leads nowhere
+    MountsOnly,
+    /// The internet
+    Full,
+}
+
+impl From<Network> for NetworkMode {
+    fn from(network: Network) -> NetworkMode {
+        match network {
+            Network::None => NetworkMode::None,
+            Network::MountsOnly => NetworkMode::MountsOnly,
+            Network::Full => NetworkMode::Full,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum AccelArg {
+    Auto,
+    Kvm,
+    Hvf,
+    Whpx,
+    Tcg,
+}
+
+impl From<AccelArg> for Accel {
+    fn from(accel: AccelArg) -> Accel {
+        match accel {
+            AccelArg::Auto => Accel::Auto,
+            AccelArg::Kvm => Accel::Kvm,
+            AccelArg::Hvf => Accel::Hvf,
+            AccelArg::Whpx => Accel::Whpx,
+            AccelArg::Tcg => Accel::Tcg,
+        }
+    }
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_is_read() {
+        let line = "quicksand run debian --memory 1G --network none -e A=b=c -u nobody -- ls -l --color";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Run(run) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(run.command, ["ls", "-l", "--color"]);
+        assert_eq!(run.env, [("A".to_owned(), "b=c".to_owned())]);
+        assert_eq!(run.machine.memory, Some(Size::from_mib(1024)));
+        for wrong in
+            ["quicksand run debian", "quicksand run debian -e A -- ls", "quicksand run debian --memory x -- ls"]
+        {
+            assert!(Cli::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
+        }
+    }
+}

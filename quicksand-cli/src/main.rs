@@ -1,0 +1,53 @@
+//! The command `quicksand`.
+//!
+//! - [`args`]: the command line;
+//! - [`run`], [`ps`], [`prune`], [`doctor`]: a file for each command;
+//! - [`show`]: lists for people and for programs;
+//! - [`failure`] and [`exit`]: what a failure looks like, and the exit codes.
+#![forbid(unsafe_code)]
+
+mod args;
+mod doctor;
+mod exit;
+mod failure;
+mod prune;
+mod ps;
+mod run;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use tokio::runtime::Builder;
+
+use crate::{
+    args::{Cli, Command},
+    failure::{Failure, Result},
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(carry_out(cli.command));
+            // A thread that waits for the terminal's next line is not waited for.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Failure::from(error)),
+    };
+    outcome.unwrap_or_else(Failure::report)
+}
+
+async fn carry_out(command: Command) -> Result {
+    match command {
+        Command::Run(args) => run::run(args).await,
+        Command::Ps(args) => ps::list(&args),
+        Command::Prune(args) => prune::prune(&args),
+        Command::Doctor(args) => doctor::doctor(&args).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "quicksand", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
