@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Check what machines need of this host, and say how to mend what is missing
     Doctor(DoctorArgs),
+    /// Measure how fast machines start and commands run on this host
+    Bench(BenchArgs),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -103,6 +105,20 @@ pub(crate) struct PruneArgs {
     /// Only say what would be removed
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// An image or a save
+    #[arg(default_value = "debian")]
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// How many machines to start
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) runs: u16,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,12 +1,13 @@
 //! The command `quicksand`.
 //!
 //! - [`args`]: the command line;
-//! - [`run`], [`ps`], [`prune`], [`doctor`]: a file for each command;
+//! - [`run`], [`ps`], [`prune`], [`doctor`], [`bench`]: a file for each command;
 //! - [`show`]: lists for people and for programs;
 //! - [`failure`] and [`exit`]: what a failure looks like, and the exit codes.
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod doctor;
 mod exit;
 mod failure;
@@ -45,6 +46,7 @@ async fn carry_out(command: Command) -> Result {
         Command::Ps(args) => ps::list(&args),
         Command::Prune(args) => prune::prune(&args),
         Command::Doctor(args) => doctor::doctor(&args).await,
+        Command::Bench(args) => bench::bench(&args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "quicksand", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -133,3 +133,12 @@ fn completions_are_made_for_shells() {
         assert!(said.status.success() && text(&said.stdout).contains("doctor"), "{shell}");
     }
 }
+
+#[test]
+fn the_bench_measures_what_it_says() {
+    let said = output(&["bench", "--runs", "2", "--quiet", "--json"]);
+    let figures: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    let figure = |name: &str| figures[name].as_f64().unwrap();
+    assert!(0.0 < figure("start_s") && figure("start_s") < figure("first_command_s"), "{figures}");
+    assert!(0.0 < figure("command_s"), "{figures}");
+}
