@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     Error, Result, Sandbox, Size,
+    command_log::LogEntry,
     guest::{GuestReader, GuestWriter, Operation},
     vm::Vm,
 };
@@ -173,6 +174,7 @@ impl<'a> Command<'a> {
         let mut child = self.spawn()?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let (out, err) = (child.stdout.take(), child.stderr.take());
+        let entry = child.entry.clone();
         let work = async {
             let (out, err) = tokio::join!(collect(out, &mut stdout, limit), collect(err, &mut stderr, limit));
             if !(out && err) {
@@ -180,10 +182,16 @@ impl<'a> Command<'a> {
             }
             child.wait().await
         };
-        match timeout(after, work).await {
+        let done = timeout(after, work).await;
+        entry.printed(&stdout, &stderr);
+        match done {
             Ok(Ok(status)) => Ok(Output::new(stdout, stderr, status)),
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => {
+                entry.failed(&error);
+                Err(error)
+            }
             Err(_) => {
+                entry.timed_out(after);
                 child.kill();
                 // Cancelled as it is, its end is a matter of moments; the next command finds the guest without it.
                 let _ = timeout(KILL_PATIENCE, child.wait()).await;
@@ -201,6 +209,7 @@ impl<'a> Command<'a> {
     pub fn spawn(self) -> Result<Child> {
         let vm = self.sandbox.vm()?;
         let command = self.display();
+        let entry = self.sandbox.enter_command(&command)?;
         let mut operation = vm.channel().start(&Request::Exec(self.exec))?;
         let mut stdin = operation.stdin.take();
         if let Some(input) = self.input {
@@ -214,7 +223,7 @@ impl<'a> Command<'a> {
             });
         }
         let (stdout, stderr) = (operation.stdout.take(), operation.stderr.take());
-        Ok(Child { operation, vm, command, status: None, stdin, stdout, stderr })
+        Ok(Child { operation, vm, command, entry, status: None, stdin, stdout, stderr })
     }
 
     fn display(&self) -> String {
@@ -237,6 +246,7 @@ pub struct Child {
     operation: Operation,
     vm: Arc<Vm>,
     command: String,
+    entry: LogEntry,
     status: Option<ExitStatus>,
     /// Its standard input, where [`Command::piped_stdin`] asked for it. Dropping this closes it.
     pub stdin: Option<GuestWriter>,
@@ -259,7 +269,11 @@ impl Child {
         self.stdin = None;
         let done = match self.operation.reply().await {
             Ok(done) => done,
-            Err(error) => return Err(self.vm.explain(error).await),
+            Err(error) => {
+                let error = self.vm.explain(error).await;
+                self.entry.failed(&error);
+                return Err(error);
+            }
         };
         let status = match done {
             Done::Exited(Exit::Code(code)) => ExitStatus::Code(code),
@@ -267,6 +281,7 @@ impl Child {
             Done::Nothing => ExitStatus::Code(0),
         };
         self.status = Some(status);
+        self.entry.ended(status);
         Ok(status)
     }
 

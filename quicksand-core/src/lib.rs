@@ -22,6 +22,7 @@ mod accel;
 mod admission;
 pub mod cache;
 mod command;
+mod command_log;
 pub mod diagnosis;
 pub mod environment;
 mod error;
@@ -50,7 +51,8 @@ pub use guest::ChannelError;
 pub use machine::{Accel, Accelerator, NetworkMode};
 pub use progress::{Progress, Reporter};
 pub use sandbox::{
-    DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Sandbox, SandboxBuilder, SaveReport, StartKind, StartReport, source_identity,
+    DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, StartKind, StartReport,
+    source_identity,
 };
 pub use size::{ParseSizeError, Size};
 pub use state::StateError;

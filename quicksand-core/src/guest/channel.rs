@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -96,10 +96,12 @@ pub struct Channel {
 /// What the tasks and every operation share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    outbox: mpsc::UnboundedSender<Vec<u8>>,
+    outbox: mpsc::UnboundedSender<(Kind, Vec<u8>)>,
     state: Mutex<State>,
     last_id: AtomicU32,
     frames: AtomicU64,
+    /// Whether programs run on that nobody waits for any more.
+    spared: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -144,8 +146,13 @@ impl Channel {
         let rest = opened.map_err(|_| ChannelError::NoAnswer(patience))??;
 
         let (outbox, letters) = mpsc::unbounded_channel();
-        let shared =
-            Arc::new(Shared { outbox, state: Mutex::default(), last_id: AtomicU32::new(0), frames: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            outbox,
+            state: Mutex::default(),
+            last_id: AtomicU32::new(0),
+            frames: AtomicU64::new(0),
+            spared: AtomicBool::new(false),
+        });
         let reading = tokio::spawn(read(reader, rest, Arc::clone(&shared)));
         let writing = tokio::spawn(write(writer, letters, Arc::clone(&shared)));
         Ok(Channel { shared, tasks: [reading, writing] })
@@ -154,6 +161,12 @@ impl Channel {
     /// Ends the session: what is under way fails with `why`, and so does what is asked from now on.
     pub fn end(&self, why: ChannelError) {
         self.shared.end(why);
+    }
+
+    /// Lets programs run on whose operations are dropped, also where that was just now: what is queued and would end them or their
+    /// input is not sent.
+    pub fn spare_programs(&self) {
+        self.shared.spared.store(true, Ordering::SeqCst);
     }
 
     /// How many frames were sent so far. An agent that has answered the last of them holds no part of another.
@@ -253,7 +266,7 @@ impl Shared {
         frame::encode(kind, stream, id, payload, &mut bytes).expect("payloads are cut to the frame's limit");
         self.frames.fetch_add(1, Ordering::SeqCst);
         // Fails once the session is over, which every operation is told by itself.
-        let _ = self.outbox.send(bytes);
+        let _ = self.outbox.send((kind, bytes));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -426,8 +439,11 @@ async fn read(mut reader: OwnedReadHalf, rest: Vec<u8>, shared: Arc<Shared>) {
     shared.end(error);
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut letters: mpsc::UnboundedReceiver<Vec<u8>>, shared: Arc<Shared>) {
-    while let Some(bytes) = letters.recv().await {
+async fn write(mut writer: OwnedWriteHalf, mut letters: mpsc::UnboundedReceiver<(Kind, Vec<u8>)>, shared: Arc<Shared>) {
+    while let Some((kind, bytes)) = letters.recv().await {
+        if matches!(kind, Kind::Cancel | Kind::Eof) && shared.spared.load(Ordering::SeqCst) {
+            continue;
+        }
         if writer.write_all(&bytes).await.is_err() {
             return shared.end(ChannelError::Closed);
         }

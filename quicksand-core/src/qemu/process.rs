@@ -54,6 +54,7 @@ pub enum LaunchError {
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
+    command_line: String,
     ended: watch::Receiver<Option<ExitStatus>>,
 }
 
@@ -73,6 +74,7 @@ impl Process {
         let output = File::create(log).map_err(|source| LaunchError::Log { path: log.to_owned(), source })?;
         let (report, started) = tokio::sync::oneshot::channel();
         let (end, ended) = watch::channel(None);
+        let command_line = shell_words(program, &arguments);
         let spawn_error = |source| LaunchError::Spawn { program: program.to_owned(), source };
         let command = output.try_clone().map(|error_output| {
             let mut command = Command::new(program);
@@ -94,12 +96,17 @@ impl Process {
         };
         thread::Builder::new().name("quicksand-keeper".into()).spawn(keep).map_err(spawn_error)?;
         let pid = started.await.unwrap_or_else(|_| Err(io::Error::other("the keeper died"))).map_err(spawn_error)?;
-        Ok(Process { pid, ended })
+        Ok(Process { pid, command_line, ended })
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// The command that started it, as a shell would take it.
+    pub fn command_line(&self) -> &str {
+        &self.command_line
     }
 
     /// Whether it has not ended.
@@ -150,6 +157,21 @@ impl Drop for Process {
     }
 }
 
+/// A command line that a shell takes apart again.
+fn shell_words(program: &Path, arguments: &[OsString]) -> String {
+    let words = [program.as_os_str()].into_iter().chain(arguments.iter().map(OsString::as_os_str));
+    let quoted = words.map(|word| {
+        let word = word.to_string_lossy();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./,:=+@%".contains(&byte);
+        if !word.is_empty() && word.bytes().all(plain) {
+            word.into_owned()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 /// User and system time from `/proc/PID/stat` (see proc(5)). The second field is a name that may hold anything.
 fn parse_cpu_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
@@ -198,6 +220,12 @@ mod tests {
     fn processor_time_is_read() {
         assert_eq!(parse_cpu_ticks("7 (a) b) S 1 7 7 0 -1 4194560 10 0 0 0 30 12 0 0 20 0"), Some(42));
         assert_eq!(parse_cpu_ticks("nonsense"), None);
+    }
+
+    #[test]
+    fn a_command_line_can_be_given_to_a_shell() {
+        let line = shell_words(Path::new("/a b/qemu"), &["-m".into(), "x='1'".into(), "".into(), "a,b=c".into()]);
+        assert_eq!(line, r#"'/a b/qemu' -m 'x='\''1'\''' '' a,b=c"#);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use crate::{
     Error, Progress, Reporter, Result, Size,
     admission::Turn,
     machine::{Accel, LEAST_MEMORY, NetworkMode},
+    vm::Identity,
 };
 
 /// Most processors that a guest may have: QEMU's limit for the machine.
@@ -31,6 +32,7 @@ pub struct SandboxBuilder {
     pub(super) recipe: Option<String>,
     pub(super) extra_arguments: Vec<String>,
     pub(super) turn: Turn,
+    pub(super) identity: Identity,
     pub(super) reporter: Reporter,
 }
 
@@ -100,6 +102,13 @@ impl SandboxBuilder {
     #[doc(hidden)]
     pub fn in_turn(mut self) -> SandboxBuilder {
         self.turn = Turn::Always;
+        self
+    }
+
+    /// Goes on as the very machine that was saved, of which there is only one.
+    #[doc(hidden)]
+    pub fn same_identity(mut self) -> SandboxBuilder {
+        self.identity = Identity::Same;
         self
     }
 

@@ -17,6 +17,8 @@ pub(super) enum Use {
     Lasting { recipe: Option<String> },
     /// For as long as this process uses it.
     Passing,
+    /// As long as anyone wants to look into it, just as it is now, whatever state the guest is in.
+    Evidence,
 }
 
 impl Running {
@@ -27,6 +29,7 @@ impl Running {
         let (disk_alone, across, recipe) = match r#use {
             Use::Lasting { recipe } => (DiskAlone::Whole, Across::Copy, recipe),
             Use::Passing => (DiskAlone::Useless, Across::Name, None),
+            Use::Evidence => (DiskAlone::AsItStands, Across::Copy, None),
         };
         let frozen = vm.freeze(&self.host, directory, disk_alone).await?;
         let machine = vm.machine().clone();

@@ -64,7 +64,7 @@ impl SandboxBuilder {
         let outside = self.outside();
         if let Source::Save(state) = source {
             if state.manifest.machine_key == machine.key(host.version) {
-                match Vm::restore(host, state, &outside, Identity::New).await {
+                match Vm::restore(host, state, &outside, self.identity).await {
                     Ok(vm) => return Ok((vm, StartKind::Warm, reasons)),
                     Err(error) => reasons.push(format!("the save's memory could not be used: failed to {error}")),
                 }

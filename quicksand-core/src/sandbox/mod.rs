@@ -3,6 +3,7 @@
 mod attach;
 mod builder;
 mod checkpoint;
+mod evidence;
 mod freeze;
 mod launch;
 mod running;
@@ -20,11 +21,13 @@ use quicksand_protocol::message::Request;
 use crate::{
     Command, Error, Output, Reporter, Result, Size,
     admission::Turn,
+    command_log::LogEntry,
     machine::{Accel, Accelerator, NetworkMode},
-    vm::Vm,
+    vm::{Identity, Vm},
 };
 
 pub use builder::SandboxBuilder;
+pub use evidence::Evidence;
 pub use launch::source_identity;
 use running::Running;
 pub use save::SaveReport;
@@ -105,6 +108,7 @@ impl Sandbox {
             recipe: None,
             extra_arguments: Vec::new(),
             turn: Turn::default(),
+            identity: Identity::New,
             reporter: Reporter::silent(),
         }
     }
@@ -219,6 +223,11 @@ impl Sandbox {
 
     pub(crate) fn vm(&self) -> Result<Arc<Vm>> {
         Ok(self.running()?.vm())
+    }
+
+    /// Enters a command that begins in the log.
+    pub(crate) fn enter_command(&self, command: &str) -> Result<LogEntry> {
+        Ok(self.running()?.commands.enter(command))
     }
 
     fn running(&self) -> Result<Arc<Running>> {

@@ -11,6 +11,7 @@ use super::{StartReport, attach};
 use crate::{
     Error, Result,
     admission::Slot,
+    command_log::CommandLog,
     guest::ChannelError,
     host::Host,
     state::State,
@@ -28,6 +29,8 @@ pub(super) struct Running {
     pub(super) outside: Outside,
     /// Its checkpoints by tag, in the order in which they were made.
     pub(super) checkpoints: Mutex<Vec<(String, State)>>,
+    /// What was run in it, in whichever machine.
+    pub(super) commands: Arc<CommandLog>,
     pub(super) host: Host,
     pub(super) why_not_better: Option<String>,
     pub(super) report: StartReport,
@@ -52,7 +55,17 @@ impl Running {
     ) -> Running {
         slot.runs_as(vm.process().pid());
         let (vm, changing, checkpoints) = (Mutex::new(Arc::new(vm)), Arc::default(), Mutex::default());
-        Running { vm, changing, outside, checkpoints, host, why_not_better, report, slot: Mutex::new(slot) }
+        Running {
+            vm,
+            changing,
+            outside,
+            checkpoints,
+            host,
+            why_not_better,
+            report,
+            commands: Arc::default(),
+            slot: Mutex::new(slot),
+        }
     }
 
     /// The machine by which it runs now.

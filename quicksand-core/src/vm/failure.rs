@@ -78,7 +78,7 @@ pub struct StartError {
 impl StartError {
     /// Puts together what is known once a stage has failed.
     pub(super) fn gather(stage: Stage, cause: StartCause, qemu_log: &Path, console: &Console) -> Box<StartError> {
-        let qemu_said = qemu_words(qemu_log);
+        let qemu_said = last_lines(&qemu_words(qemu_log), LINES);
         let console = console.text();
         let lines: Vec<&str> = console.lines().collect();
         let panic = lines.iter().position(|line| line.contains("Kernel panic - "));
@@ -156,8 +156,8 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
     text.lines().try_for_each(|line| write!(f, "\n    {line}"))
 }
 
-/// The last lines of what QEMU said. It is trusted more than a guest, but a guest may move it to many words.
-fn qemu_words(log: &Path) -> String {
+/// The last of what QEMU said. It is trusted more than a guest, but a guest may move it to many words.
+pub(super) fn qemu_words(log: &Path) -> String {
     let read = || {
         let mut file = fs::File::open(log)?;
         let len = file.metadata()?.len();
@@ -168,7 +168,7 @@ fn qemu_words(log: &Path) -> String {
     };
     let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
     let lines: Vec<String> = text.lines().map(printable).filter(|line| !line.is_empty()).collect();
-    last_lines(&lines.join("\n"), LINES)
+    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) enum DiskAlone {
     Whole,
     /// Of no use: what the guest holds in its caches is left there.
     Useless,
+    /// Of no use, and the guest is asked for nothing: it stands still from the first moment on, and may be past answering.
+    AsItStands,
 }
 
 /// What a freeze left.
@@ -51,17 +53,18 @@ impl Vm {
     pub(crate) async fn freeze(&self, host: &Host, directory: &Path, disk_alone: DiskAlone) -> Result<Frozen, Error> {
         let mut disk = self.disk.lock().await;
         let (memory, devices) = (memory_path(directory), devices_path(directory));
+        if disk_alone == DiskAlone::AsItStands {
+            self.qmp.execute("stop", json!({})).await?;
+        }
         let parent = self.memory_file.clone();
         let copy = memory.clone();
         blocking(move || copy_sparse(&parent, &copy)).await?;
-        let request = match disk_alone {
+        let settled = match disk_alone {
+            DiskAlone::Whole => Some(self.settle(&Request::Sync).await?),
             // The frozen memory holds what the guest has yet to write to its disk.
-            DiskAlone::Useless => Request::Ping,
-            DiskAlone::Whole => Request::Sync,
+            DiskAlone::Useless => Some(self.settle(&Request::Ping).await?),
+            DiskAlone::AsItStands => None,
         };
-        let mut settled = self.channel.start(&request)?;
-        let sent = self.channel.frames_sent();
-        timeout(SYNC_PATIENCE, settled.reply()).await.map_err(|_| ChannelError::NoAnswer(SYNC_PATIENCE))??;
 
         let overlay = self.run_dir.next_overlay();
         empty_overlay(&host.cache, disk.size, &overlay)?;
@@ -70,7 +73,7 @@ impl Vm {
 
         let begun = Instant::now();
         let written = self.stand_still(&memory, &devices, &below, &name).await;
-        let in_frame = self.channel.frames_sent() != sent;
+        let in_frame = settled != Some(self.channel.frames_sent());
         // Whatever came of it, the guest goes on.
         self.qmp.execute("cont", json!({})).await?;
         let pause = begun.elapsed();
@@ -85,6 +88,14 @@ impl Vm {
         disk.files.push(overlay);
         tracing::debug!(target: "quicksand::freeze", ?pause, "frozen");
         Ok(Frozen { layers, disk_size: disk.size, in_frame, pause })
+    }
+
+    /// Has the guest carry out a request. Returns how many frames had been sent by then, of none of which it holds a part.
+    async fn settle(&self, request: &Request) -> Result<u64, Error> {
+        let mut settled = self.channel.start(request)?;
+        let sent = self.channel.frames_sent();
+        timeout(SYNC_PATIENCE, settled.reply()).await.map_err(|_| ChannelError::NoAnswer(SYNC_PATIENCE))??;
+        Ok(sent)
     }
 
     async fn stand_still(&self, memory: &Path, devices: &Path, below: &str, above: &str) -> Result<(), Error> {

@@ -125,6 +125,16 @@ impl Vm {
         self.process.kill().await.map(drop)
     }
 
+    /// All that is kept of the guest's console.
+    pub(crate) fn console_text(&self) -> String {
+        self.console.text()
+    }
+
+    /// What QEMU said last on its standard output and error.
+    pub(crate) fn qemu_log(&self) -> String {
+        failure::qemu_words(&self.run_dir.qemu_log())
+    }
+
     /// The last lines of the guest's console.
     pub(crate) fn console_tail(&self, lines: usize) -> String {
         self.console.tail(lines)

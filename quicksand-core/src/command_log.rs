@@ -1,0 +1,248 @@
+//! What was run in a sandbox, with its output and time, for whoever looks into a failure.
+//!
+//! Kept in memory within a bound, since it is wanted only where something failed: of a long output the first and the last, of many
+//! commands the last.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::ExitStatus;
+
+/// How much is kept of the start of an output, and of its end, in bytes.
+const START: usize = 4 * 1024;
+const END: usize = 12 * 1024;
+/// How much is kept of a command line, in bytes.
+const LINE: usize = 4 * 1024;
+/// How much is kept in all, in bytes.
+const ALL: usize = 2 << 20;
+
+/// What was run in a sandbox.
+#[derive(Debug)]
+pub(crate) struct CommandLog {
+    begun: Instant,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    commands: VecDeque<Logged>,
+    bytes: usize,
+    last_id: u64,
+    forgotten: u64,
+}
+
+/// A command, as a line of JSON has it.
+#[derive(Debug, Serialize)]
+struct Logged {
+    #[serde(skip)]
+    id: u64,
+    /// When it began, in seconds since the sandbox started.
+    at_s: f64,
+    /// How long it took, once it ended.
+    took_s: Option<f64>,
+    command: String,
+    /// How it ended.
+    end: Option<String>,
+    stdout: Option<Clip>,
+    stderr: Option<Clip>,
+}
+
+/// An output, or its start and end.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Clip {
+    Whole(String),
+    Ends { start: String, end: String, bytes: usize },
+}
+
+/// The entry of one command.
+#[derive(Debug, Clone)]
+pub(crate) struct LogEntry {
+    log: Arc<CommandLog>,
+    id: u64,
+}
+
+impl Default for CommandLog {
+    fn default() -> CommandLog {
+        CommandLog { begun: Instant::now(), kept: Mutex::default() }
+    }
+}
+
+impl CommandLog {
+    /// Enters a command that begins.
+    pub(crate) fn enter(self: &Arc<Self>, command: &str) -> LogEntry {
+        let mut kept = self.kept();
+        kept.last_id += 1;
+        let id = kept.last_id;
+        let (at_s, command) = (self.begun.elapsed().as_secs_f64(), clipped(command.as_bytes(), LINE));
+        kept.push(Logged { id, at_s, took_s: None, command, end: None, stdout: None, stderr: None });
+        LogEntry { log: Arc::clone(self), id }
+    }
+
+    /// All that is kept, one JSON object a line.
+    pub(crate) fn json_lines(&self) -> String {
+        let kept = self.kept();
+        let mut text = String::new();
+        if kept.forgotten > 0 {
+            let _ = writeln!(text, r#"{{"forgotten":{}}}"#, kept.forgotten);
+        }
+        for command in &kept.commands {
+            text.push_str(&serde_json::to_string(command).unwrap_or_default());
+            text.push('\n');
+        }
+        text
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn push(&mut self, command: Logged) {
+        self.bytes += command.len();
+        self.commands.push_back(command);
+        self.shrink();
+    }
+
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Logged)) {
+        // Most are the last one.
+        let Some(command) = self.commands.iter_mut().rev().find(|command| command.id == id) else { return };
+        let before = command.len();
+        change(command);
+        self.bytes += command.len() - before;
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        while self.bytes > ALL
+            && let Some(oldest) = self.commands.pop_front()
+        {
+            self.bytes -= oldest.len();
+            self.forgotten += 1;
+        }
+    }
+}
+
+impl Logged {
+    /// What it takes, about. Never less than before.
+    fn len(&self) -> usize {
+        let clip = |clip: &Option<Clip>| match clip {
+            None => 0,
+            Some(Clip::Whole(text)) => text.len(),
+            Some(Clip::Ends { start, end, .. }) => start.len() + end.len(),
+        };
+        200 + self.command.len() + self.end.as_ref().map_or(0, String::len) + clip(&self.stdout) + clip(&self.stderr)
+    }
+}
+
+impl Clip {
+    fn of(bytes: &[u8]) -> Clip {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if bytes.len() <= START + END {
+            return Clip::Whole(text(bytes));
+        }
+        let (start, end) = (text(&bytes[..START]), text(&bytes[bytes.len() - END..]));
+        Clip::Ends { start, end, bytes: bytes.len() }
+    }
+}
+
+impl LogEntry {
+    /// Enters what the command printed.
+    pub(crate) fn printed(&self, stdout: &[u8], stderr: &[u8]) {
+        let (stdout, stderr) = (Some(Clip::of(stdout)), Some(Clip::of(stderr)));
+        self.log.kept().change(self.id, |command| (command.stdout, command.stderr) = (stdout, stderr));
+    }
+
+    /// Enters that it ended by itself.
+    pub(crate) fn ended(&self, status: ExitStatus) {
+        self.end(match status {
+            ExitStatus::Code(code) => format!("code {code}"),
+            ExitStatus::Signal(signal) => format!("signal {signal}"),
+        });
+    }
+
+    /// Enters that it could not be run, or not to its end.
+    pub(crate) fn failed(&self, why: &dyn std::fmt::Display) {
+        self.end(format!("failed to {}", clipped(why.to_string().as_bytes(), LINE)));
+    }
+
+    /// Enters that it was killed after its time.
+    pub(crate) fn timed_out(&self, after: Duration) {
+        self.end(format!("killed after {} ms", after.as_millis()));
+    }
+
+    fn end(&self, how: String) {
+        let now = self.log.begun.elapsed().as_secs_f64();
+        self.log.kept().change(self.id, |command| {
+            // A killed one also ends by a signal.
+            if command.end.is_none() {
+                (command.took_s, command.end) = (Some(now - command.at_s), Some(how));
+            }
+        });
+    }
+}
+
+/// A text that may be long, without its end.
+fn clipped(bytes: &[u8], limit: usize) -> String {
+    let mut text = String::from_utf8_lossy(&bytes[..bytes.len().min(limit)]).into_owned();
+    if bytes.len() > limit {
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn lines(log: &CommandLog) -> Vec<Value> {
+        log.json_lines().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn commands_are_told_in_order_with_output_and_end() {
+        let log = Arc::new(CommandLog::default());
+        let (first, second) = (log.enter("echo \"a\nb\""), log.enter("sleep 9"));
+        first.printed(b"a\nb\n", b"\xff");
+        first.ended(ExitStatus::Code(3));
+        second.timed_out(Duration::from_secs(1));
+        second.ended(ExitStatus::Signal(9));
+        log.enter("still running");
+        let lines = lines(&log);
+        assert_eq!((&lines[0]["command"], &lines[0]["stdout"]), (&"echo \"a\nb\"".into(), &"a\nb\n".into()));
+        assert_eq!((&lines[0]["end"], &lines[0]["stderr"]), (&"code 3".into(), &"\u{fffd}".into()));
+        assert!(lines[0]["took_s"].as_f64().is_some_and(|took| took >= 0.0));
+        assert_eq!(lines[1]["end"], "killed after 1000 ms");
+        assert_eq!((&lines[2]["end"], &lines[2]["took_s"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn long_outputs_and_many_commands_stay_within_the_bound() {
+        let log = Arc::new(CommandLog::default());
+        let long = [vec![b'a'; START], vec![b'-'; 1 << 20], vec![b'z'; END]].concat();
+        let entry = log.enter(&"x".repeat(1 << 20));
+        entry.printed(&long, b"");
+        let line = &lines(&log)[0];
+        assert_eq!(line["stdout"]["start"], "a".repeat(START));
+        assert_eq!(line["stdout"]["end"], "z".repeat(END));
+        assert_eq!(line["stdout"]["bytes"], long.len());
+        assert!(line["command"].as_str().unwrap().len() < 2 * LINE);
+
+        for n in 0..1000 {
+            log.enter(&n.to_string()).printed(&long, &long);
+        }
+        let lines = lines(&log);
+        assert!(log.json_lines().len() < 2 * ALL);
+        assert_eq!(lines.last().unwrap()["command"], "999");
+        assert_eq!(lines[0]["forgotten"].as_u64().unwrap() as usize + lines.len() - 1, 1001);
+        entry.ended(ExitStatus::Code(0));
+    }
+}

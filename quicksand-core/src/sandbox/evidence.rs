@@ -1,0 +1,80 @@
+//! What can be known of a sandbox once something has gone wrong in it. For the harness, which gives a test its sandbox and yet wants
+//! to look at it after the test has dropped it.
+
+use std::{path::Path, sync::Mutex};
+
+use super::{Life, Sandbox, freeze::Use, running::to_the_end};
+use crate::{Result, cache::Unfinished};
+
+/// What is known of a sandbox's machine without asking its guest.
+#[doc(hidden)]
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Evidence {
+    /// What the guest printed on its console last.
+    pub console: String,
+    /// The command that started QEMU.
+    pub qemu_command: String,
+    /// What QEMU said on its standard output and error last.
+    pub qemu_log: String,
+    /// What was run in the guest, one JSON object a line.
+    pub commands: String,
+}
+
+impl Sandbox {
+    /// A second handle to the same machine, which lives until both are dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]
+    #[doc(hidden)]
+    pub fn share(&self) -> Result<Sandbox> {
+        let running = self.running()?;
+        Ok(Sandbox { options: self.options.clone(), life: Mutex::new(Life::Running(running)) })
+    }
+
+    /// What is known of its machine, also where that has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]
+    #[doc(hidden)]
+    pub fn evidence(&self) -> Result<Evidence> {
+        let running = self.running()?;
+        let vm = running.vm();
+        Ok(Evidence {
+            console: vm.console_text(),
+            qemu_command: vm.process().command_line().to_owned(),
+            qemu_log: vm.qemu_log(),
+            commands: running.commands.json_lines(),
+        })
+    }
+
+    /// Lets the programs in the guest run on when their [`Child`](crate::Child) is dropped, or was dropped since control was last
+    /// given to the runtime, as by a test that has just failed.
+    #[doc(hidden)]
+    pub fn spare_programs(&self) {
+        if let Ok(running) = self.running() {
+            running.vm().channel().spare_programs();
+        }
+    }
+
+    /// Writes the machine down as it is at this moment, whatever state the guest is in, into `directory`, from which it can be started
+    /// like from any save. One that is there is replaced. The machine runs on. The caller sees to it that nobody else writes there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`], and whatever keeps the machine from being written down.
+    #[doc(hidden)]
+    pub async fn keep_in(&self, directory: &Path) -> Result<()> {
+        let running = self.running()?;
+        let unfinished = Unfinished::beside(directory)?;
+        to_the_end(async move {
+            let change = running.change().await;
+            running.freeze(unfinished.path(), Use::Evidence, &change).await?;
+            // Not worth waiting for the disk.
+            Ok(unfinished.finish_unsynced()?)
+        })
+        .await
+    }
+}
