@@ -8,10 +8,15 @@ use std::{
 };
 
 use super::{
+    compression::unpacked,
+    disk::FILE_SYSTEM,
     error::ImageError,
     metadata::StoredFile,
     modules::{name_of, needed},
 };
+
+/// The most that a kernel or a module has, unpacked, in bytes.
+const LARGEST_FILE: u64 = 1 << 30;
 
 /// What was taken. The files are in the image's directory.
 #[derive(Debug)]
@@ -62,7 +67,7 @@ pub(super) fn extract(archive: &Path, directory: &Path) -> Result<Boot, ImageErr
 
     let mut wanted = HashMap::from([(format!("boot/vmlinuz-{release}"), PathBuf::from("kernel"))]);
     let mut modules = Vec::new();
-    for (number, path) in needed(dependencies, built_in)?.iter().enumerate() {
+    for (number, path) in needed(dependencies, built_in, FILE_SYSTEM)?.iter().enumerate() {
         let stored = Path::new("modules").join(format!("{number:02}-{}.ko", name_of(path)));
         modules.push(stored.clone());
         wanted.insert(format!("{modules_at}/{path}"), stored);
@@ -73,7 +78,7 @@ pub(super) fn extract(archive: &Path, directory: &Path) -> Result<Boot, ImageErr
     each_entry(archive, |path, content| {
         if let Some(stored) = wanted.remove(path) {
             let mut file = File::create(directory.join(&stored))?;
-            sizes.insert(stored, io::copy(content, &mut file)?);
+            sizes.insert(stored, io::copy(&mut unpacked(content, LARGEST_FILE)?, &mut file)?);
         }
         Ok(())
     })?;

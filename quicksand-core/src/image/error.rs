@@ -96,14 +96,6 @@ pub enum ImageError {
         /// Their names.
         names: Vec<String>,
     },
-    /// The kernel's modules are compressed.
-    #[error("use the kernel module {path}: {compression} compression of modules is not supported yet")]
-    CompressedModule {
-        /// The module's file.
-        path: String,
-        /// How it is compressed.
-        compression: &'static str,
-    },
     /// The cache failed us.
     #[error(transparent)]
     Cache(#[from] CacheError),

@@ -19,12 +19,40 @@ pub(super) struct Metadata {
     pub(super) disk: StoredFile,
     /// What the guest sees as its size, in bytes.
     pub(super) disk_size: u64,
-    /// What is on the disk, as the kernel names it: `ext4`.
+    /// The root file system, as the kernel names its kind: `ext4`.
     pub(super) file_system: String,
+    /// Where on the disk it is.
+    #[serde(default)]
+    pub(super) root: Root,
+    /// Where the image is from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) origin: Option<Origin>,
     /// The kernel.
     pub(super) kernel: StoredFile,
     /// Its modules, in the order to load them.
     pub(super) modules: Vec<StoredFile>,
+}
+
+/// Where a disk's root file system is, as its guest sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Root {
+    /// `/dev/vda` where it is all of the disk, `/dev/vda1` where it is the first partition.
+    pub(super) device: String,
+    /// What it is mounted with: `subvol=root`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) flags: String,
+}
+
+/// Where an image is from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// A URL, a path or a kind of build.
+    pub source: String,
+    /// What was there at that time, as an algorithm and hexadecimal digits: `sha256:…`. None of a build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// When it was taken, as seconds since 1970.
+    pub time: u64,
 }
 
 /// A file in the image's directory.
@@ -45,6 +73,8 @@ pub(super) enum MetadataError {
     Unreadable(#[from] serde_json::Error),
     #[error("take its path {}: it leads out of the image", .0.display())]
     Outside(PathBuf),
+    #[error("mount its root file system {0:?}: a device of the guest's and its options have no such characters")]
+    Root(String),
 }
 
 #[derive(Deserialize)]
@@ -52,7 +82,22 @@ struct VersionOnly {
     version: u32,
 }
 
+impl Default for Root {
+    fn default() -> Root {
+        Root { device: "/dev/vda".into(), flags: String::new() }
+    }
+}
+
+impl Root {
+    /// Its parts are words of a kernel's command line.
+    fn is_plain(&self) -> bool {
+        let plain = |text: &str, more: &[u8]| text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b));
+        self.device.starts_with("/dev/vda") && plain(&self.device[5..], b"") && plain(&self.flags, b"=,./@_-:")
+    }
+}
+
 impl Metadata {
+    /// That of an image whose disk is one file system and nothing else.
     pub(super) fn new(
         digest: String,
         disk: (StoredFile, u64),
@@ -60,8 +105,9 @@ impl Metadata {
         kernel: StoredFile,
         modules: Vec<StoredFile>,
     ) -> Metadata {
-        let (disk, disk_size) = disk;
-        Metadata { version: VERSION, digest, disk, disk_size, file_system: file_system.to_owned(), kernel, modules }
+        let ((disk, disk_size), file_system) = (disk, file_system.to_owned());
+        let (version, root, origin) = (VERSION, Root::default(), None);
+        Metadata { version, digest, disk, disk_size, file_system, root, origin, kernel, modules }
     }
 
     pub(super) fn parse(text: &[u8]) -> Result<Metadata, MetadataError> {
@@ -71,6 +117,10 @@ impl Metadata {
             return Err(MetadataError::Version(version));
         }
         let metadata: Metadata = serde_json::from_slice(text)?;
+        if !metadata.root.is_plain() || !metadata.file_system.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            let Root { device, flags } = metadata.root;
+            return Err(MetadataError::Root(format!("{} {device} {flags}", metadata.file_system)));
+        }
         let outside = metadata.files().find(|file| !is_inside(&file.path)).map(|file| file.path.clone());
         outside.map_or(Ok(metadata), |path| Err(MetadataError::Outside(path)))
     }
@@ -120,6 +170,27 @@ mod tests {
         {
             let error = Metadata::parse(text).unwrap_err();
             assert!(matches!(error, MetadataError::Unreadable(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_image_without_a_word_on_its_root_has_all_of_the_disk() {
+        let mut json: serde_json::Value = serde_json::from_slice(&metadata().to_json().unwrap()).unwrap();
+        json.as_object_mut().unwrap().remove("root");
+        let root = Metadata::parse(json.to_string().as_bytes()).unwrap().root;
+        assert_eq!((root.device.as_str(), root.flags.as_str()), ("/dev/vda", ""));
+    }
+
+    #[test]
+    fn a_root_is_no_way_to_the_command_line() {
+        let mut good = metadata();
+        good.root = Root { device: "/dev/vda3".into(), flags: "subvol=@/.snapshots/1/snapshot".into() };
+        assert_eq!(Metadata::parse(&good.to_json().unwrap()).unwrap(), good);
+        for (device, flags) in [("/dev/sda", ""), ("/dev/vda init=/bin/sh", ""), ("/dev/vda", "a b"), ("", "")] {
+            let mut metadata = metadata();
+            metadata.root = Root { device: device.into(), flags: flags.into() };
+            let error = Metadata::parse(&metadata.to_json().unwrap()).unwrap_err();
+            assert!(matches!(error, MetadataError::Root(_)), "{error}");
         }
     }
 

@@ -11,6 +11,7 @@
 //! ```
 
 mod boot;
+mod compression;
 mod debian;
 mod disk;
 mod error;
@@ -30,6 +31,7 @@ use sha2::{Digest, Sha256};
 
 pub use error::ImageError;
 pub use initramfs::initramfs;
+pub use metadata::Origin;
 
 use crate::{
     cache::{Cache, CacheError, Unfinished},
@@ -116,7 +118,23 @@ impl Image {
         self.metadata.disk_size
     }
 
-    /// What is on the disk, as the kernel names it: `ext4`.
+    /// Where its root file system is, as its guest sees it: `/dev/vda` where it is all of the disk, `/dev/vda1` where it is the
+    /// first partition.
+    pub fn root_device(&self) -> &str {
+        &self.metadata.root.device
+    }
+
+    /// What its root file system is mounted with, as in `subvol=root`; often nothing.
+    pub fn root_flags(&self) -> &str {
+        &self.metadata.root.flags
+    }
+
+    /// Where it is from, where that is known.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.metadata.origin.as_ref()
+    }
+
+    /// The kind of its root file system, as the kernel names it: `ext4`.
     pub fn file_system(&self) -> &str {
         &self.metadata.file_system
     }

@@ -7,23 +7,25 @@ use std::collections::{HashMap, HashSet};
 
 use super::error::ImageError;
 
-/// What a guest can't do without, in this order: its devices, mounts from the host, and its root file system.
-const REQUIRED: [&str; 6] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "fuse", "ext4"];
-/// What ext4 asks the kernel for by an algorithm's name, which no `modules.dep` knows. Kernels differ in which of them
-/// there is.
-const OPTIONAL_BEFORE_EXT4: [&str; 2] = ["crc32c_generic", "crc32c"];
+/// What a guest can't do without: its devices.
+const REQUIRED: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net"];
+/// What it has where its kernel has it: mounts from the host; and what file systems ask the kernel for by an algorithm's name,
+/// which no `modules.dep` knows. Kernels differ in which of them there is.
+const OPTIONAL: [&str; 6] = ["fuse", "crc32c_generic", "crc32c", "xxhash_generic", "blake2b_generic", "sha256_generic"];
 
-/// The files of the modules that a guest needs, relative to the directory of `modules.dep`, in the order to load them.
-pub(super) fn needed(dependencies: &str, built_in: &str) -> Result<Vec<String>, ImageError> {
+/// The files of the modules that a guest needs, relative to the directory of `modules.dep`, in the order to load them. The last
+/// is its root file system, of the kind that `file_system` names.
+pub(super) fn needed(dependencies: &str, built_in: &str, file_system: &str) -> Result<Vec<String>, ImageError> {
     let mut resolver = Resolver::new(dependencies, built_in);
     for name in REQUIRED {
-        if name == "ext4" {
-            for name in OPTIONAL_BEFORE_EXT4 {
-                resolver.add(name, false);
-            }
-        }
         resolver.add(name, true);
     }
+    // Algorithms only where they may be asked for, which is where the file system is a module or may use more than one.
+    let algorithms = if file_system == "btrfs" { OPTIONAL.len() } else { 3 };
+    for name in &OPTIONAL[..algorithms] {
+        resolver.add(name, false);
+    }
+    resolver.add(file_system, true);
     resolver.finish()
 }
 
@@ -71,11 +73,6 @@ impl<'a> Resolver<'a> {
         if !self.missing.is_empty() {
             return Err(ImageError::MissingModules { names: self.missing });
         }
-        for path in &self.order {
-            if let Some((_, compression)) = split_compression(path) {
-                return Err(ImageError::CompressedModule { path: (*path).to_owned(), compression });
-            }
-        }
         Ok(self.order.into_iter().map(str::to_owned).collect())
     }
 }
@@ -83,15 +80,8 @@ impl<'a> Resolver<'a> {
 /// A module's name from its name or path: the kernel takes `-` and `_` for the same.
 pub(super) fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
-    let file = split_compression(file).map_or(file, |(file, _)| file);
+    let file = [".xz", ".zst", ".gz"].into_iter().find_map(|ending| file.strip_suffix(ending)).unwrap_or(file);
     file.strip_suffix(".ko").unwrap_or(file).replace('-', "_")
-}
-
-fn split_compression(path: &str) -> Option<(&str, &'static str)> {
-    ["xz", "zst", "gz"].into_iter().find_map(|compression| {
-        let path = path.strip_suffix(compression)?.strip_suffix('.')?;
-        Some((path, compression))
-    })
 }
 
 #[cfg(test)]
@@ -121,7 +111,7 @@ kernel/fs/fuse/fuse.ko:
 
     #[test]
     fn debians_cloud_kernel() {
-        let order = needed(DEBIAN, "kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n").unwrap();
+        let order = needed(DEBIAN, "kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n", "ext4").unwrap();
         let expected = "virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk \
                         virtio_console failover net_failover virtio_net fuse";
         assert_eq!(names(&order).join(" "), expected);
@@ -132,32 +122,42 @@ kernel/fs/fuse/fuse.ko:
     fn ext4_as_a_module_comes_after_its_checksum() {
         let more = "kernel/fs/mbcache.ko:\nkernel/fs/jbd2/jbd2.ko:\nkernel/crypto/crc32c_generic.ko:\n\
                     kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko kernel/fs/mbcache.ko\n";
-        let order = names(&needed(&format!("{DEBIAN}{more}"), "").unwrap());
+        let order = names(&needed(&format!("{DEBIAN}{more}"), "", "ext4").unwrap());
         assert_eq!(order[11..].join(" "), "crc32c_generic mbcache jbd2 ext4");
     }
 
     #[test]
+    fn another_file_system_brings_what_it_needs() {
+        let more = "kernel/lib/libcrc32c.ko:\nkernel/lib/raid6_pq.ko:\nkernel/crypto/crc32c_generic.ko:\n\
+                    kernel/crypto/xxhash_generic.ko:\nkernel/fs/xfs/xfs.ko: kernel/lib/libcrc32c.ko\n\
+                    kernel/fs/btrfs/btrfs.ko: kernel/lib/raid6_pq.ko kernel/lib/libcrc32c.ko\n";
+        let of = |file_system| names(&needed(&format!("{DEBIAN}{more}"), "", file_system).unwrap())[11..].join(" ");
+        assert_eq!(of("xfs"), "crc32c_generic libcrc32c xfs");
+        assert_eq!(of("btrfs"), "crc32c_generic xxhash_generic libcrc32c raid6_pq btrfs");
+    }
+
+    #[test]
     fn all_built_in_is_nothing_to_load() {
-        let built_in = REQUIRED.map(|name| format!("kernel/x/{}.ko", name.replace('_', "-"))).join("\n");
-        assert!(needed("", &built_in).unwrap().is_empty());
+        let built_in = REQUIRED.map(|name| format!("kernel/x/{}.ko", name.replace('_', "-"))).join("\n") + "\next4.ko";
+        assert!(needed("", &built_in, "ext4").unwrap().is_empty());
     }
 
     #[test]
     fn a_dependency_may_be_built_in() {
-        let order = needed(DEBIAN, "kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio-ring.ko").unwrap();
+        let order = needed(DEBIAN, "kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio-ring.ko", "ext4").unwrap();
         assert_eq!(name_of(&order[0]), "virtio");
     }
 
     #[test]
     fn missing_ones_are_all_named() {
         let without: String =
-            DEBIAN.lines().filter(|line| !line.contains("fuse")).map(|line| format!("{line}\n")).collect();
-        match needed(&without, "").unwrap_err() {
-            ImageError::MissingModules { names } => assert_eq!(names, ["fuse", "ext4"]),
+            DEBIAN.lines().filter(|line| !line.contains("virtio_net")).map(|line| format!("{line}\n")).collect();
+        match needed(&without, "", "ext4").unwrap_err() {
+            ImageError::MissingModules { names } => assert_eq!(names, ["virtio_net", "ext4"]),
             error => panic!("{error}"),
         }
         // A line that needs a file without a line of its own.
-        match needed("a/virtio_pci.ko: a/lost-one.ko\n", DEBIAN).unwrap_err() {
+        match needed("a/virtio_pci.ko: a/lost-one.ko\n", DEBIAN, "ext4").unwrap_err() {
             ImageError::MissingModules { names } => assert!(names.contains(&"lost_one".to_owned()), "{names:?}"),
             error => panic!("{error}"),
         }
@@ -179,21 +179,17 @@ kernel/fs/fuse/fuse.ko:
     }
 
     #[test]
-    fn compressed_modules_are_refused_by_name() {
+    fn compressed_modules_are_found_by_the_same_names() {
         for compression in ["xz", "zst", "gz"] {
             let compressed = DEBIAN.replace(".ko", &format!(".ko.{compression}"));
-            match needed(&compressed, "kernel/fs/ext4/ext4.ko").unwrap_err() {
-                ImageError::CompressedModule { path, compression: found } => {
-                    assert_eq!(found, compression);
-                    assert!(path.ends_with(compression), "{path}");
-                }
-                error => panic!("{error}"),
-            }
+            let order = needed(&compressed, "kernel/fs/ext4/ext4.ko", "ext4").unwrap();
+            assert_eq!(names(&order), names(&needed(DEBIAN, "kernel/fs/ext4/ext4.ko", "ext4").unwrap()));
+            assert!(order.iter().all(|path| path.ends_with(compression)));
         }
     }
 
     #[test]
     fn garbage_is_missing_modules() {
-        assert!(matches!(needed("\0:::\n: :\nx", "\n\n/"), Err(ImageError::MissingModules { .. })));
+        assert!(matches!(needed("\0:::\n: :\nx", "\n\n/", "ext4"), Err(ImageError::MissingModules { .. })));
     }
 }
