@@ -1,7 +1,9 @@
-//! Process 1 of the initramfs: modules, the root file system, the agent, the image's init.
+//! Process 1 of the initramfs: modules, the root file system, the agent, the image's init. Of an image without an init it stays
+//! process 1, see [`reaper`].
 
 use std::{
     error::Error,
+    ffi::OsStr,
     fs::{self, File},
     io,
     os::unix::process::CommandExt,
@@ -16,6 +18,8 @@ use nix::{
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
 };
+
+use crate::{inittab, reaper};
 
 /// Kernel modules in the order to load them, one path in `/modules` a line.
 const MODULE_LIST: &str = "/modules/order";
@@ -41,10 +45,11 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let option = |name: &str| options.split_ascii_whitespace().find_map(|word| word.strip_prefix(name));
     let disk = option("quicksand.root=").unwrap_or("/dev/vda");
     let kind = option("quicksand.fstype=").unwrap_or("ext4");
+    let flags = option("quicksand.rootflags=");
     wait_for(Path::new(disk))?;
     fs::create_dir_all(NEW_ROOT)?;
-    mount(Some(disk), NEW_ROOT, Some(kind), MsFlags::empty(), None::<&str>)
-        .map_err(|e| format!("mount {disk} as {kind}: {e}"))?;
+    mount(Some(disk), NEW_ROOT, Some(kind), MsFlags::empty(), flags)
+        .map_err(|e| format!("mount {disk} as {kind} with {:?}: {e}", flags.unwrap_or_default()))?;
 
     for directory in ["dev", "proc", "sys"] {
         let target = Path::new(NEW_ROOT).join(directory);
@@ -60,17 +65,69 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     nix::unistd::chroot(".").map_err(|e| format!("enter the root file system: {e}"))?;
     std::env::set_current_dir("/")?;
 
+    let init = match option("quicksand.init=") {
+        Some("none") => Init::None,
+        _ => Init::find(),
+    };
+    match init {
+        Init::None => reaper::prepare(),
+        Init::Systemd(_) => leave_the_card_alone(),
+        Init::Other(_) => {}
+    }
     // systemd spares processes whose name starts with an @ when it stops the others on the way down.
-    Command::new("/proc/self/exe")
+    let agent = Command::new("/proc/self/exe")
         .arg0("@quicksand-agent")
+        .args(matches!(init, Init::None).then_some(reaper::WORD))
         .process_group(0)
         .spawn()
         .map_err(|e| format!("start the agent: {e}"))?;
-    let init = ["/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .ok_or("find an init in the image")?;
-    Err(format!("run {init}: {}", Command::new(init).exec()).into())
+    match init {
+        Init::None => reaper::run(&agent),
+        Init::Systemd(init) | Init::Other(init) => Err(format!("run {init}: {}", Command::new(init).exec()).into()),
+    }
+}
+
+/// What starts the image's services.
+#[derive(Debug)]
+enum Init {
+    Systemd(&'static str),
+    Other(&'static str),
+    /// Nothing, as in images of containers.
+    None,
+}
+
+impl Init {
+    fn find() -> Init {
+        let found = ["/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd", "/init"].into_iter();
+        let Some((path, program)) = found.filter_map(|path| Some((path, fs::canonicalize(path).ok()?))).next() else {
+            return Init::None;
+        };
+        match program.file_name().and_then(OsStr::to_str) {
+            Some("systemd") => Init::Systemd(path),
+            // Images of containers bring busybox's init, too, but nothing that it could start.
+            Some(name) if name.starts_with("busybox") && !inittab::starts_anything() => Init::None,
+            _ => Init::Other(path),
+        }
+    }
+}
+
+/// Tells network managers that the card is not theirs: it gets its address from us, and there is nobody to ask for one at boot.
+/// They read this below /run, which systemd leaves as it finds it; nothing of the image is changed. That it fails is no reason
+/// not to boot.
+fn leave_the_card_alone() {
+    let run = mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0755"));
+    if run.is_ok() {
+        for (directory, file, content) in [
+            ("/run/systemd/network", "00-quicksand.network", "[Match]\nDriver=virtio_net\n[Link]\nUnmanaged=yes\n"),
+            (
+                "/run/udev/rules.d",
+                "00-quicksand.rules",
+                "SUBSYSTEM==\"net\", DRIVERS==\"virtio_net\", ENV{NM_UNMANAGED}=\"1\"\n",
+            ),
+        ] {
+            let _ = fs::create_dir_all(directory).and_then(|()| fs::write(Path::new(directory).join(file), content));
+        }
+    }
 }
 
 fn load_modules() -> Result<(), Box<dyn Error>> {

@@ -10,10 +10,13 @@
 mod exec;
 mod files;
 mod init;
+mod inittab;
 mod network;
 mod operation;
 mod port;
+mod reaper;
 mod serve;
+mod settle;
 mod users;
 mod wake;
 

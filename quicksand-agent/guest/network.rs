@@ -30,6 +30,11 @@ pub(crate) fn apply(network: &Network) -> io::Result<()> {
     }
 }
 
+/// Brings up an interface that needs no address of ours.
+pub(crate) fn bring_up(name: &str) -> io::Result<()> {
+    request::bring_up(&request::socket()?, name)
+}
+
 struct Card {
     name: String,
     device: PathBuf,
@@ -83,6 +88,10 @@ mod request {
         let mut mask = interface(name)?;
         mask.ifr_ifru.ifru_netmask = ipv4(Ipv4Addr::from_bits(bits));
         call(socket, libc::SIOCSIFNETMASK, &mut mask, "set its netmask")?;
+        bring_up(socket, name)
+    }
+
+    pub(super) fn bring_up(socket: &UdpSocket, name: &str) -> io::Result<()> {
         let mut flags = interface(name)?;
         flags.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
         call(socket, libc::SIOCSIFFLAGS, &mut flags, "bring it up")

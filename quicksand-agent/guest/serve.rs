@@ -19,7 +19,7 @@ use crate::{
     exec, files,
     operation::Operation,
     port::{self, Arrival, Writer},
-    wake,
+    settle, wake,
 };
 
 /// A request's thread copies bytes and starts processes; its buffers are on the heap.
@@ -139,6 +139,7 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
         Request::WriteFile { path, mode } => files::write(&path, mode, operation),
         Request::Upload { path } => files::unpack(&path, operation),
         Request::Download { path } => files::pack(&path, operation),
+        Request::Settle => settle::wait(),
         Request::Sync => {
             nix::unistd::sync();
             Ok(Done::Nothing)

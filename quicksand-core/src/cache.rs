@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! images/NAME/     one directory an image, see the module `image`
+//! kernels/KEY/     the kernel that images without one share, see the module `image`
 //! initramfs/KEY    archives that guests start from
 //! states/KEY/      frozen machines, see the module `state`
 //! run/ID/          one directory a running machine; its file `lock` is held by the process that owns it
@@ -116,7 +117,7 @@ impl Cache {
     /// [`CacheError`] where it can't be made.
     pub fn at(root: &Path) -> Result<Cache, CacheError> {
         let cache = Cache { root: root.to_owned() };
-        for name in ["images", "initramfs", "states", "run", "locks", "slots", "queue"] {
+        for name in ["images", "initramfs", "kernels", "states", "run", "locks", "slots", "queue"] {
             let path = root.join(name);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(CacheError::io("create", &path))?;
         }
@@ -130,6 +131,10 @@ impl Cache {
 
     pub(crate) fn images(&self) -> PathBuf {
         self.root.join("images")
+    }
+
+    pub(crate) fn kernels(&self) -> PathBuf {
+        self.root.join("kernels")
     }
 
     pub(crate) fn states(&self) -> PathBuf {

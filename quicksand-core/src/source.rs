@@ -21,14 +21,23 @@ use crate::{
 /// How long another process may take to boot the state that we wait for.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// Timers of the distribution that would wake up in clones as their clock jumps ahead, and take the package manager's lock.
-const MASKED: [&str; 6] = [
+/// Timers of distributions that would wake up in clones as their clock jumps ahead, and take the package manager's lock; and what
+/// would wait for a network while the machine boots, where there is none yet. Kernels and other inits pass over these words.
+const MASKED: [&str; 14] = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
+    "dnf-automatic.timer",
+    "dnf-makecache.timer",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "fstrim.timer",
+    "fwupd-refresh.timer",
+    "motd-news.timer",
     "systemd-tmpfiles-clean.timer",
+    "update-notifier-download.timer",
+    "NetworkManager-wait-online.service",
+    "systemd-networkd-wait-online.service",
+    "wicked.service",
 ];
 
 /// What a sandbox starts from.
@@ -39,9 +48,12 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Finds what a name means: a directory that holds a save, a save of that name, an image.
+    /// Finds what a name means: the file of a disk, a directory that holds a save, a save of that name, an image.
     pub(crate) async fn find(host: &Host, name: &str, saves: &Path, reporter: &Reporter) -> Result<Source, Error> {
         let directory = if name.contains('/') { PathBuf::from(name) } else { saves.join(name) };
+        if name.contains('/') && directory.is_file() {
+            return Ok(Source::Image(image::ensure_disk(&host.cache, &directory, reporter).await?));
+        }
         if let Some(state) = State::read(&directory)? {
             return Ok(Source::Save(Box::new(state)));
         }
@@ -68,7 +80,7 @@ impl Source {
     /// Tells it from every other image and save.
     pub(crate) fn id(&self) -> String {
         match self {
-            Source::Image(image) => format!("image {}", image.digest()),
+            Source::Image(image) => format!("image {}", image.identity()),
             Source::Save(state) => format!("save {}", state.manifest.id),
         }
     }
@@ -176,7 +188,7 @@ impl<'a> Probe<'a> {
 
 /// The image's initramfs with our agent, from the cache.
 fn initramfs_file(host: &Host, image: &Image) -> Result<PathBuf, Error> {
-    let key = &hex(&Sha256::digest(format!("{} {}", image.digest(), quicksand_agent::ID)))[..32];
+    let key = &hex(&Sha256::digest(format!("{} {}", image.identity(), quicksand_agent::ID)))[..32];
     let path = host.cache.initramfs().join(key);
     if !path.exists() {
         host.cache.publish(&path, &image::initramfs(image)?)?;
@@ -197,9 +209,19 @@ fn command_line(image: &Image, accelerator: Accelerator) -> String {
         "quiet".to_owned(),
         // A panic ends QEMU, which is noticed at once.
         "panic=-1".to_owned(),
-        "quicksand.root=/dev/vda".to_owned(),
+        format!("quicksand.root={}", image.root_device()),
         format!("quicksand.fstype={}", image.file_system()),
+        // Cloud images would look for somebody who tells them their name, for minutes.
+        "cloud-init=disabled".to_owned(),
+        // A distribution that enforces SELinux has no rules for a program that was there before it.
+        "enforcing=0".to_owned(),
     ];
+    if !image.root_flags().is_empty() {
+        words.push(format!("quicksand.rootflags={}", image.root_flags()));
+    }
+    if image.is_bare() {
+        words.push("quicksand.init=none".to_owned());
+    }
     if accelerator == Accelerator::Tcg {
         // A program that lies elsewhere each time has QEMU translate it anew each time: more than half of what it costs to run
         // one. A guest that is to test just this turns it on again: sysctl kernel.randomize_va_space=2.

@@ -79,6 +79,8 @@ pub enum Request {
     Wake(Wake),
     /// Write everything to disk, so that a freeze of the disk alone holds it; ends with [`Done::Nothing`].
     Sync,
+    /// Answer once the guest's init has started what it is to start; ends with [`Done::Nothing`].
+    Settle,
 }
 
 /// A program to run.

@@ -11,24 +11,14 @@ use super::{
     compression::unpacked,
     disk::FILE_SYSTEM,
     error::ImageError,
+    kernel::{Boot, LARGEST_FILE, module_path},
     metadata::StoredFile,
-    modules::{name_of, needed},
+    modules::needed,
 };
 
-/// The most that a kernel or a module has, unpacked, in bytes.
-const LARGEST_FILE: u64 = 1 << 30;
-
-/// What was taken. The files are in the image's directory.
-#[derive(Debug)]
-pub(super) struct Boot {
-    pub(super) kernel: StoredFile,
-    pub(super) modules: Vec<StoredFile>,
-    /// How many entries the archive has, those in `/dev` aside.
-    pub(super) entries: u64,
-}
-
 /// Writes the kernel and the modules that a guest needs to `directory`.
-pub(super) fn extract(archive: &Path, directory: &Path) -> Result<Boot, ImageError> {
+/// Returns them, and how many entries the archive has, those in `/dev` aside.
+pub(super) fn extract(archive: &Path, directory: &Path) -> Result<(Boot, u64), ImageError> {
     let mut entries = 0;
     let mut texts = HashMap::new();
     let mut kernels = Vec::new();
@@ -68,7 +58,7 @@ pub(super) fn extract(archive: &Path, directory: &Path) -> Result<Boot, ImageErr
     let mut wanted = HashMap::from([(format!("boot/vmlinuz-{release}"), PathBuf::from("kernel"))]);
     let mut modules = Vec::new();
     for (number, path) in needed(dependencies, built_in, FILE_SYSTEM)?.iter().enumerate() {
-        let stored = Path::new("modules").join(format!("{number:02}-{}.ko", name_of(path)));
+        let stored = module_path(number, path);
         modules.push(stored.clone());
         wanted.insert(format!("{modules_at}/{path}"), stored);
     }
@@ -88,7 +78,7 @@ pub(super) fn extract(archive: &Path, directory: &Path) -> Result<Boot, ImageErr
     };
     let kernel = stored("kernel".into())?;
     let modules = modules.into_iter().map(stored).collect::<Result<_, _>>()?;
-    Ok(Boot { kernel, modules, entries })
+    Ok((Boot { kernel, modules }, entries))
 }
 
 /// Shows the path of each entry, without a `./` before it, and its content. It skips over what is not read.
@@ -142,13 +132,13 @@ mod tests {
                     (&path("k/fs/z-y.ko"), "needed"),
                 ],
             );
-            let boot = extract(&archive, directory.path()).unwrap();
+            let (boot, entries) = extract(&archive, directory.path()).unwrap();
             let read = |file: &StoredFile| fs::read_to_string(directory.path().join(&file.path)).unwrap();
             assert_eq!((boot.kernel.size, read(&boot.kernel).as_str()), (6, "kernel"));
             let paths: Vec<_> = boot.modules.iter().map(|file| file.path.to_str().unwrap()).collect();
             assert_eq!(paths, ["modules/00-z_y.ko", "modules/01-fuse.ko"]);
             assert_eq!(boot.modules.iter().map(read).collect::<Vec<_>>(), ["needed", "fuse"]);
-            assert_eq!(boot.entries, 7);
+            assert_eq!(entries, 7);
         }
     }
 

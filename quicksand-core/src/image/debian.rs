@@ -9,10 +9,10 @@ use std::{
 use nix::unistd::geteuid;
 
 use super::{
-    boot::{self, Boot},
-    disk,
+    Parts, boot, disk,
     error::ImageError,
-    metadata::StoredFile,
+    import,
+    metadata::Root,
     off_the_runtime,
     tool::{Tool, require, unique},
 };
@@ -61,16 +61,17 @@ mkdir -m 711 -- "$TMPDIR" && in_mounts mmdebstrap "$@"
 const ARCHIVE: &str = "root.tar";
 
 /// Makes the disk and takes the kernel and its modules, all in `directory`.
-pub(super) async fn make(directory: &Path, reporter: &Reporter) -> Result<(StoredFile, Vec<StoredFile>), ImageError> {
+pub(super) async fn make(directory: &Path, reporter: &Reporter) -> Result<Parts, ImageError> {
     let kernel_package = kernel_package(env::consts::ARCH)?;
     check(directory).await?;
     let temporary = env::temp_dir();
     let archive = directory.join(ARCHIVE);
     install(&archive, temporary, kernel_package, reporter).await?;
     let (from, into) = (archive.clone(), directory.to_owned());
-    let Boot { kernel, modules, entries } = off_the_runtime(move || boot::extract(&from, &into)).await?;
+    let (boot, entries) = off_the_runtime(move || boot::extract(&from, &into)).await?;
     disk::make(directory, ARCHIVE, entries, DISK_SIZE, reporter).await?;
-    Ok((kernel, modules))
+    let origin = Some(import::origin(format!("packages of {SUITE}"), None));
+    Ok(Parts { disk_size: DISK_SIZE, file_system: disk::FILE_SYSTEM.into(), root: Root::default(), origin, boot })
 }
 
 /// Checks what [`make`] needs of this host.

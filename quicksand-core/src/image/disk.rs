@@ -100,12 +100,18 @@ pub(super) async fn make(
     })?;
     reporter.report("make file system", 1, 1);
 
+    convert(directory, RAW, reporter).await?;
+    fs::remove_file(&raw).map_err(ImageError::io("remove", &raw))
+}
+
+/// Makes the image's disk of a raw one in `directory`.
+pub(super) async fn convert(directory: &Path, raw: &str, reporter: &Reporter) -> Result<(), ImageError> {
     reporter.report("convert disk", 0, 100);
-    let convert = ["convert", "-p", "-f", "raw", "-O", "qcow2", RAW, FILE];
+    let convert = ["convert", "-p", "-f", "raw", "-O", "qcow2", raw, FILE];
     let convert = Tool::new("qemu-img", directory).args(convert);
     convert.run(|line| reporter.report("convert disk", percentage(line).unwrap_or(0), 100)).await?;
     reporter.report("convert disk", 100, 100);
-    fs::remove_file(&raw).map_err(ImageError::io("remove", &raw))
+    Ok(())
 }
 
 /// Removes what a killed maker left, some of which belongs to users of its namespace.

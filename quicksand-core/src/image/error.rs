@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, path::PathBuf, process::ExitStatus, time::Duration};
 
-use crate::cache::CacheError;
+use crate::{cache::CacheError, qcow2::Qcow2Error};
 
 /// Why an image could not be found or made.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +96,36 @@ pub enum ImageError {
         /// Their names.
         names: Vec<String>,
     },
+    /// A disk is not one, or not one that is given to QEMU.
+    #[error(transparent)]
+    Disk(#[from] Qcow2Error),
+    /// A disk has no root file system that we can find.
+    #[error("find a root file system on the disk: it holds {}; ext4, xfs and btrfs are looked into, LVM and encrypted \
+            volumes are not", if seen.is_empty() { "nothing that is known" } else { seen })]
+    NoRoot {
+        /// The kinds of what is on the disk.
+        seen: String,
+    },
+    /// The kernel that images without one share has no such file system.
+    #[error("boot from a root file system of the kind {kind:?}: ext4, xfs and btrfs are possible")]
+    FileSystem {
+        /// Its kind.
+        kind: String,
+    },
+    /// The machine that reads other disks for us could not be used.
+    #[error("{what} the machine that reads and writes disks for us")]
+    Helper {
+        /// What was being done.
+        what: &'static str,
+        /// What came of it.
+        source: Box<crate::Error>,
+    },
+    /// A script failed in the machine that reads other disks for us.
+    #[error("work on a disk; the machine that reads and writes disks for us said:\n{said}")]
+    HelperScript {
+        /// What the script wrote to its standard error.
+        said: String,
+    },
     /// The cache failed us.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -112,6 +142,10 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    pub(super) fn helper(what: &'static str) -> impl FnOnce(crate::Error) -> ImageError {
+        move |source| ImageError::Helper { what, source: Box::new(source) }
+    }
+
     /// Tells a full disk from other trouble.
     pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError + use<> {
         let path = path.to_owned();

@@ -12,7 +12,7 @@ const VERSION: u32 = 1;
 /// What `image.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Metadata {
-    version: u32,
+    pub(super) version: u32,
     /// The SHA-256 of the disk's file, in hexadecimal digits.
     pub(super) digest: String,
     /// The disk, a qcow2.
@@ -35,12 +35,12 @@ pub(super) struct Metadata {
 
 /// Where a disk's root file system is, as its guest sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Root {
+pub(crate) struct Root {
     /// `/dev/vda` where it is all of the disk, `/dev/vda1` where it is the first partition.
-    pub(super) device: String,
+    pub(crate) device: String,
     /// What it is mounted with: `subvol=root`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) flags: String,
+    pub(crate) flags: String,
 }
 
 /// Where an image is from.
@@ -57,11 +57,11 @@ pub struct Origin {
 
 /// A file in the image's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StoredFile {
+pub(crate) struct StoredFile {
     /// Relative to the directory.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// In bytes.
-    pub(super) size: u64,
+    pub(crate) size: u64,
 }
 
 /// Why a file is not metadata.
@@ -123,6 +123,11 @@ impl Metadata {
         }
         let outside = metadata.files().find(|file| !is_inside(&file.path)).map(|file| file.path.clone());
         outside.map_or(Ok(metadata), |path| Err(MetadataError::Outside(path)))
+    }
+
+    /// The same but for where it is from.
+    pub(super) fn without_origin(&self) -> Metadata {
+        Metadata { origin: None, ..self.clone() }
     }
 
     pub(super) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {

@@ -12,10 +12,14 @@
 
 mod boot;
 mod compression;
+mod cpio;
 mod debian;
 mod disk;
 mod error;
+pub(crate) mod helper;
+mod import;
 mod initramfs;
+mod kernel;
 mod metadata;
 mod modules;
 mod tool;
@@ -24,6 +28,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -38,7 +43,8 @@ use crate::{
     progress::Reporter,
     random::hex,
 };
-use metadata::{Metadata, StoredFile};
+use kernel::Boot;
+use metadata::{Metadata, Root, StoredFile};
 
 /// The images that can be made.
 const KNOWN: &[&str] = &[debian::NAME];
@@ -52,7 +58,8 @@ const LONGEST_NAME: usize = 200;
 pub struct Image {
     name: String,
     directory: PathBuf,
-    metadata: Metadata,
+    metadata: Arc<Metadata>,
+    bare: bool,
 }
 
 impl Image {
@@ -91,7 +98,12 @@ impl Image {
                 return Ok(None);
             }
         }
-        Ok(Some(Image { name: name.to_owned(), directory: directory.to_owned(), metadata }))
+        Ok(Some(Image {
+            name: name.to_owned(),
+            directory: directory.to_owned(),
+            metadata: Arc::new(metadata),
+            bare: false,
+        }))
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -106,6 +118,22 @@ impl Image {
     /// What tells it from all others, also of the same name: the SHA-256 of its disk's file, in hexadecimal digits.
     pub fn digest(&self) -> &str {
         &self.metadata.digest
+    }
+
+    /// Tells it from every other that a machine might start from, by its disk, its kernel and how the two are put together.
+    pub(crate) fn identity(&self) -> String {
+        // Nothing in it can't be written as JSON.
+        hex(&Sha256::digest(self.metadata.without_origin().to_json().unwrap_or_default()))
+    }
+
+    /// The same image, whose machines are not to start its init: nothing runs in them but what we ask for.
+    pub(crate) fn bare(mut self) -> Image {
+        self.bare = true;
+        self
+    }
+
+    pub(crate) fn is_bare(&self) -> bool {
+        self.bare
     }
 
     /// Its disk, a qcow2. Machines write to layers over it.
@@ -166,6 +194,11 @@ impl Image {
     }
 }
 
+/// The image that is made from packages on this host, with which all others are read and written.
+pub(crate) async fn ensure_local(cache: &Cache, reporter: &Reporter) -> Result<Image, ImageError> {
+    ensure(cache, debian::NAME, reporter).await
+}
+
 /// The image of that name, made if it is not in the cache. Of processes that ask at once, one makes it and the others
 /// wait.
 ///
@@ -181,6 +214,45 @@ pub async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Result<Im
     if !KNOWN.contains(&name) {
         return Err(ImageError::Unknown { name: name.to_owned(), known: KNOWN });
     }
+    making(cache, name, async |directory| debian::make(&directory, reporter).await, reporter).await
+}
+
+/// The image that a disk's file holds, taken from it where the cache does not have it.
+///
+/// # Errors
+///
+/// [`ImageError`]; the cache is then as it was.
+pub async fn ensure_disk(cache: &Cache, path: &Path, reporter: &Reporter) -> Result<Image, ImageError> {
+    let file = import::DiskFile::at(path);
+    let name = file.image_name()?;
+    if let Some(image) = Image::find(cache, &name)? {
+        return Ok(image);
+    }
+    let source = fs::canonicalize(path).map_err(ImageError::io("find", path))?;
+    import::ensure(cache, &name, &file, import::origin(source.to_string_lossy(), None), reporter).await
+}
+
+/// What an image is made of, beside its disk, which is a file in its directory already.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The size of the disk as a guest sees it, in bytes.
+    pub(crate) disk_size: u64,
+    /// The kind of its root file system.
+    pub(crate) file_system: String,
+    pub(crate) root: Root,
+    pub(crate) origin: Option<Origin>,
+    pub(crate) boot: Boot,
+}
+
+/// The image of that name, made by `make` in the directory that it is given where the cache does not have it. Of processes that
+/// ask at once, one makes it and the others wait.
+pub(crate) async fn making(
+    cache: &Cache,
+    name: &str,
+    make: impl AsyncFnOnce(PathBuf) -> Result<Parts, ImageError>,
+    reporter: &Reporter,
+) -> Result<Image, ImageError> {
+    check_name(name)?;
     let _lock = cache.lock(&format!("image-{name}"), PATIENCE).await?;
     if let Some(image) = Image::find(cache, name)? {
         return Ok(image);
@@ -196,13 +268,14 @@ pub async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Result<Im
         other => other?,
     };
     let directory = unfinished.path().to_owned();
-    let (kernel, modules) = debian::make(&directory, reporter).await?;
+    let Parts { disk_size, file_system, root, origin, boot } = make(directory.clone()).await?;
 
     let reporter = reporter.clone();
     off_the_runtime(move || {
         let (digest, size) = digest(&directory.join(disk::FILE), &reporter)?;
         let disk = StoredFile { path: disk::FILE.into(), size };
-        let metadata = Metadata::new(digest, (disk, debian::DISK_SIZE), disk::FILE_SYSTEM, kernel, modules);
+        let metadata = Metadata::new(digest, (disk, disk_size), &file_system, boot.kernel, boot.modules);
+        let metadata = Metadata { root, origin, ..metadata };
         let path = directory.join(metadata::FILE);
         let json = metadata.to_json().map_err(|error| ImageError::io("write", &path)(error.into()))?;
         fs::write(&path, json).map_err(ImageError::io("write", &path))?;

@@ -29,6 +29,23 @@ pub(super) fn needed(dependencies: &str, built_in: &str, file_system: &str) -> R
     resolver.finish()
 }
 
+/// The same, with other modules at the end, as far as there are any.
+pub(super) fn needed_with(
+    dependencies: &str,
+    built_in: &str,
+    file_system: &str,
+    extras: &[&str],
+) -> Result<Vec<String>, ImageError> {
+    let mut all = needed(dependencies, built_in, file_system)?;
+    let mut resolver = Resolver::new(dependencies, built_in);
+    for name in extras {
+        resolver.add(name, false);
+    }
+    let more: Vec<_> = resolver.finish()?.into_iter().filter(|path| !all.contains(path)).collect();
+    all.extend(more);
+    Ok(all)
+}
+
 struct Resolver<'a> {
     /// For each module's name its file and the files that it needs.
     table: HashMap<String, (&'a str, Vec<&'a str>)>,

@@ -10,6 +10,7 @@ use super::{Life, Sandbox, save::check_name};
 use crate::{
     Error, Progress, Reporter, Result, Size,
     admission::Turn,
+    image::Image,
     machine::{Accel, LEAST_MEMORY, NetworkMode},
     vm::Identity,
 };
@@ -22,6 +23,8 @@ const MOST_CPUS: u32 = 255;
 #[must_use = "a builder does nothing until build() or start()"]
 pub struct SandboxBuilder {
     pub(super) source: String,
+    /// The image itself, where the caller has it already.
+    pub(super) image: Option<Image>,
     pub(super) memory: Option<String>,
     pub(super) cpus: Option<u32>,
     pub(super) accel: Accel,

@@ -16,7 +16,10 @@ impl SandboxBuilder {
     pub(super) async fn launch(&self) -> Result<Running> {
         let begun = Instant::now();
         let host = Host::discover()?;
-        let source = Source::find(&host, &self.source, &self.saves()?, &self.reporter).await?;
+        let source = match &self.image {
+            Some(image) => Source::Image(image.clone()),
+            None => Source::find(&host, &self.source, &self.saves()?, &self.reporter).await?,
+        };
         if let (Source::Save(state), Some(recipe)) = (&source, &self.recipe)
             && state.manifest.recipe.as_ref() != Some(recipe)
         {

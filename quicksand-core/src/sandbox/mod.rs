@@ -22,6 +22,7 @@ use crate::{
     Command, Error, Output, Reporter, Result, Size,
     admission::Turn,
     command_log::LogEntry,
+    image::Image,
     machine::{Accel, Accelerator, NetworkMode},
     vm::{Identity, Vm},
 };
@@ -98,6 +99,7 @@ impl Sandbox {
     pub fn builder(source: impl Into<String>) -> SandboxBuilder {
         SandboxBuilder {
             source: source.into(),
+            image: None,
             memory: None,
             cpus: None,
             accel: Accel::default(),
@@ -111,6 +113,11 @@ impl Sandbox {
             identity: Identity::New,
             reporter: Reporter::silent(),
         }
+    }
+
+    /// A builder for a sandbox that starts from an image at hand.
+    pub(crate) fn of_image(image: Image) -> SandboxBuilder {
+        SandboxBuilder { image: Some(image.clone()), ..Sandbox::builder(image.name()) }
     }
 
     /// Starts it: from the frozen state where there is one, else from the disk of the save, else by booting the image.

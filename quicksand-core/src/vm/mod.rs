@@ -6,6 +6,7 @@
 //! - dropping it throws it away.
 
 mod console;
+pub(crate) mod disks;
 mod failure;
 mod freeze;
 mod start;

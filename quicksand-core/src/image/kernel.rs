@@ -1,0 +1,229 @@
+//! What a machine boots besides its disk: a kernel, and the modules that it needs before it can read the disk.
+//!
+//! Images without a kernel, as those of containers, share one: the [bundle](Bundle), which is taken out of the image `debian` once
+//! and kept in the cache. Their directories have hard links to its files, so that each image is whole and the bundle is there once.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ImageError,
+    compression::unpacked,
+    helper::Helper,
+    metadata::StoredFile,
+    modules::{name_of, needed_with},
+    off_the_runtime,
+};
+use crate::{
+    cache::{Cache, Unfinished},
+    progress::Reporter,
+};
+
+/// The most that a kernel or a module has, unpacked, in bytes.
+pub(super) const LARGEST_FILE: u64 = 1 << 30;
+/// How long to wait for another process that makes the same bundle.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// The kinds of root file systems that machines with the bundle's kernel can have.
+const FILE_SYSTEMS: [&str; 3] = ["ext4", "xfs", "btrfs"];
+/// What is there besides, since an image without a kernel has no modules that it could load later.
+const EXTRAS: [&str; 9] =
+    ["af_packet", "overlay", "loop", "isofs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "dm_mod"];
+
+/// The files that a kernel's release is told by, relative to the directory of its modules.
+pub(super) const DEPENDENCIES: &str = "modules.dep";
+pub(super) const BUILT_IN: &str = "modules.builtin";
+
+/// The kernel that images without one share.
+#[derive(Debug, Clone)]
+pub(crate) struct Bundle {
+    directory: PathBuf,
+    description: Description,
+}
+
+/// `bundle.json`, written last.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Description {
+    version: u32,
+    /// As `uname -r` says it.
+    release: String,
+    /// For each kind of root file system its modules' files in the order to load them.
+    orders: Vec<(String, Vec<String>)>,
+}
+
+const VERSION: u32 = 1;
+const DESCRIPTION: &str = "bundle.json";
+const KERNEL: &str = "kernel";
+
+impl Bundle {
+    /// The bundle, made from the image `debian` where the cache does not have it.
+    pub(crate) async fn ensure(cache: &Cache, reporter: &Reporter) -> Result<Bundle, ImageError> {
+        let debian = super::ensure_local(cache, reporter).await?;
+        let directory = cache.kernels().join(&debian.digest()[..32]);
+        if let Some(bundle) = Bundle::read(&directory) {
+            return Ok(bundle);
+        }
+        let name = format!("kernel-{}", &debian.digest()[..32]);
+        let _lock = cache.lock(&name, PATIENCE).await?;
+        if let Some(bundle) = Bundle::read(&directory) {
+            return Ok(bundle);
+        }
+        let unfinished = Unfinished::beside(&directory)?;
+        let helper = Helper::start(cache, reporter).await?;
+        let release = helper.run("uname -r", &[]).await?.trim().to_owned();
+        let source = format!("/lib/modules/{release}");
+        let text = async |file: &str| {
+            let bytes = helper.read(&format!("{source}/{file}")).await?;
+            Ok::<_, ImageError>(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let (dependencies, built_in) = (text(DEPENDENCIES).await?, text(BUILT_IN).await?);
+        let mut orders = Vec::new();
+        let mut paths: Vec<String> = Vec::new();
+        for file_system in FILE_SYSTEMS {
+            let order = needed_with(&dependencies, &built_in, file_system, &EXTRAS)?;
+            paths.extend(order.iter().cloned());
+            orders.push((file_system.to_owned(), order.iter().map(|path| format!("{}.ko", name_of(path))).collect()));
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        let total = paths.len() as u64;
+        for (current, path) in paths.iter().enumerate() {
+            reporter.report("take kernel", current as u64, total);
+            let content = helper.read(&format!("{source}/{path}")).await?;
+            store(&content[..], &unfinished.path().join(format!("{}.ko", name_of(path))))?;
+        }
+        reporter.report("take kernel", total, total);
+        let kernel = debian.kernel();
+        link_or_copy(&kernel, &unfinished.path().join(KERNEL))?;
+
+        let description = Description { version: VERSION, release, orders };
+        let path = unfinished.path().join(DESCRIPTION);
+        let json =
+            serde_json::to_vec_pretty(&description).map_err(|error| ImageError::io("write", &path)(error.into()))?;
+        fs::write(&path, json).map_err(ImageError::io("write", &path))?;
+        off_the_runtime(move || Ok(unfinished.finish()?)).await?;
+        Bundle::read(&directory).ok_or(ImageError::Incomplete { what: "the kernel bundle, just written," })
+    }
+
+    /// A damaged one counts as absent: it is made again.
+    fn read(directory: &Path) -> Option<Bundle> {
+        let description: Description = serde_json::from_slice(&fs::read(directory.join(DESCRIPTION)).ok()?).ok()?;
+        let whole = |file: &str| directory.join(file).is_file();
+        let complete = description.orders.iter().flat_map(|(_, files)| files).all(|file| whole(file)) && whole(KERNEL);
+        let bundle = Bundle { directory: directory.to_owned(), description };
+        (bundle.description.version == VERSION && complete).then_some(bundle)
+    }
+
+    #[allow(dead_code, reason = "for what is to know of the kernel")]
+    /// As `uname -r` says it.
+    pub(crate) fn release(&self) -> &str {
+        &self.description.release
+    }
+
+    /// Puts the kernel, and the modules for a root file system of that kind, into an image's directory.
+    pub(crate) fn put_into(&self, directory: &Path, file_system: &str) -> Result<Boot, ImageError> {
+        let order = self.description.orders.iter().find(|(name, _)| name == file_system).map(|(_, files)| files);
+        let order = order.ok_or_else(|| ImageError::FileSystem { kind: file_system.to_owned() })?;
+        let modules_directory = directory.join("modules");
+        fs::create_dir(&modules_directory).map_err(ImageError::io("create", &modules_directory))?;
+        let put = |from: &str, to: PathBuf| {
+            let size = link_or_copy(&self.directory.join(from), &directory.join(&to))?;
+            Ok(StoredFile { path: to, size })
+        };
+        let modules = order.iter().enumerate().map(|(number, file)| put(file, module_path(number, file)));
+        let modules = modules.collect::<Result<_, ImageError>>()?;
+        Ok(Boot { kernel: put(KERNEL, KERNEL.into())?, modules })
+    }
+}
+
+/// A kernel and its modules in an image's directory.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    pub(crate) kernel: StoredFile,
+    pub(crate) modules: Vec<StoredFile>,
+}
+
+/// Where an image keeps the module that is loaded as that number, by its file's name or path.
+pub(super) fn module_path(number: usize, file: &str) -> PathBuf {
+    Path::new("modules").join(format!("{number:02}-{}.ko", name_of(file)))
+}
+
+/// Writes a kernel or a module, which may be compressed, to a file, and returns its size there.
+pub(super) fn store(from: impl Read, to: &Path) -> Result<u64, ImageError> {
+    let written = || io::copy(&mut unpacked(from, LARGEST_FILE)?, &mut File::create(to)?);
+    match written().map_err(ImageError::io("write", to))? {
+        0 => Err(ImageError::Incomplete { what: "a file of the kernel or of its modules that has content" }),
+        size => Ok(size),
+    }
+}
+
+/// Gives a file that nobody writes a second name, or copies it where there is no linking. Returns its size.
+fn link_or_copy(from: &Path, to: &Path) -> Result<u64, ImageError> {
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to).map_err(ImageError::io("copy to", to))?;
+    }
+    Ok(to.metadata().map_err(ImageError::io("look at", to))?.len())
+}
+
+/// The release of a Linux kernel for PCs, as its own header says it; see the kernel's `Documentation/arch/x86/boot.rst`.
+pub(super) fn release_of(kernel: &[u8]) -> Option<String> {
+    if kernel.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let at = usize::from(u16::from_le_bytes(kernel.get(0x20e..0x210)?.try_into().ok()?)) + 0x200;
+    let text = kernel.get(at..)?.iter().take(128).take_while(|byte| !matches!(byte, 0 | b' ')).copied().collect();
+    String::from_utf8(text).ok().filter(|release| !release.is_empty() && !release.contains('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernels_release_is_read() {
+        let mut kernel = vec![0; 0x800];
+        kernel[0x202..0x206].copy_from_slice(b"HdrS");
+        kernel[0x20e..0x210].copy_from_slice(&0x400u16.to_le_bytes());
+        kernel[0x600..0x61d].copy_from_slice(b"6.1.0-56-cloud-amd64 (builder");
+        assert_eq!(release_of(&kernel).as_deref(), Some("6.1.0-56-cloud-amd64"));
+        kernel[0x20e..0x210].copy_from_slice(&0xffffu16.to_le_bytes());
+        assert_eq!(release_of(&kernel), None);
+        assert_eq!(release_of(b"\x7fELF"), None);
+        kernel[0x20e..0x210].copy_from_slice(&0x400u16.to_le_bytes());
+        kernel[0x600..0x608].copy_from_slice(b"../../x ");
+        assert_eq!(release_of(&kernel), None);
+    }
+
+    #[test]
+    fn a_bundle_is_put_into_images_and_stays_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = temp.path().join("bundle");
+        fs::create_dir(&directory).unwrap();
+        for (file, content) in [("kernel", "K"), ("ext4.ko", "E"), ("virtio.ko", "V")] {
+            fs::write(directory.join(file), content).unwrap();
+        }
+        assert!(Bundle::read(&directory).is_none());
+        let orders = vec![("ext4".to_owned(), vec!["virtio.ko".to_owned(), "ext4.ko".to_owned()])];
+        let description = Description { version: VERSION, release: "6.1".into(), orders };
+        fs::write(directory.join(DESCRIPTION), serde_json::to_vec(&description).unwrap()).unwrap();
+        let bundle = Bundle::read(&directory).unwrap();
+        assert_eq!(bundle.release(), "6.1");
+
+        let image = temp.path().join("image");
+        fs::create_dir(&image).unwrap();
+        let boot = bundle.put_into(&image, "ext4").unwrap();
+        let paths: Vec<_> = boot.modules.iter().map(|file| file.path.to_str().unwrap()).collect();
+        assert_eq!((paths, boot.kernel.size), (vec!["modules/00-virtio.ko", "modules/01-ext4.ko"], 1));
+        assert_eq!(fs::read(image.join("modules/01-ext4.ko")).unwrap(), b"E");
+        assert_eq!(std::os::unix::fs::MetadataExt::nlink(&fs::metadata(image.join("kernel")).unwrap()), 2);
+        assert!(matches!(bundle.put_into(&image, "ntfs"), Err(ImageError::FileSystem { .. })));
+        fs::remove_file(directory.join("ext4.ko")).unwrap();
+        assert!(Bundle::read(&directory).is_none());
+    }
+}

@@ -1,0 +1,110 @@
+//! Disks of other systems, made of what the distribution has: neither needs root to be made.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+};
+
+/// Where disks stay from run to run, so that what they were imported as is found again.
+fn directory() -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("disks");
+    fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+/// The disk of that name, made by `make` at a path if it is not there.
+pub(crate) fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _in_this_process = LOCK.lock();
+    let path = directory().join(name);
+    let lock = File::create(directory().join(format!(".{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    if !path.exists() {
+        let unfinished = directory().join(format!(".{name}.new"));
+        make(&unfinished);
+        fs::rename(&unfinished, &path).unwrap();
+    }
+    path
+}
+
+pub(crate) fn run(program: &str, arguments: &[&str]) {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
+    let output = Command::new(program).args(arguments).env("PATH", path).output();
+    let output = output.unwrap_or_else(|e| panic!("start {program} (scripts/install-dependencies installs it): {e}"));
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A system that is nothing but busybox.
+pub(crate) fn busybox(tree: &Path) {
+    for directory in ["bin", "sbin", "dev", "proc", "sys", "tmp", "root", "run", "etc/init.d", "var/log"] {
+        fs::create_dir_all(tree.join(directory)).unwrap();
+    }
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file());
+    fs::copy(busybox.expect("busybox-static is installed"), tree.join("bin/busybox")).unwrap();
+    for applet in
+        ["sh", "true", "cat", "ls", "ps", "echo", "sleep", "uname", "mount", "id", "touch", "env", "seq", "grep"]
+    {
+        symlink("busybox", tree.join("bin").join(applet)).unwrap();
+    }
+    fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n").unwrap();
+    fs::write(tree.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
+    fs::write(tree.join("etc/hostname"), "tiny\n").unwrap();
+}
+
+/// Gives that system busybox's init, with a start script that takes its time.
+pub(crate) fn with_init(tree: &Path) {
+    symlink("../bin/busybox", tree.join("sbin/init")).unwrap();
+    fs::write(tree.join("etc/inittab"), "::sysinit:/etc/init.d/rcS\n::respawn:/bin/sleep 1000\n").unwrap();
+    let script = tree.join("etc/init.d/rcS");
+    fs::write(&script, "#!/bin/sh\nfor i in $(seq 4); do sleep 1; echo $i >>/root/boot.log; done\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A raw ext4 file system with what is in `tree`.
+pub(crate) fn ext4(tree: &Path, path: &Path, size: &str) {
+    run("mke2fs", &["-q", "-t", "ext4", "-E", "root_owner=0:0", "-d", text(tree), text(path), size]);
+}
+
+/// A raw disk with a partition table and the file system in `path` as its second partition.
+pub(crate) fn partitioned(file_system: &Path, path: &Path) {
+    const START: u64 = 8 << 20;
+    let len = file_system.metadata().unwrap().len();
+    let mut disk = File::create(path).unwrap();
+    disk.set_len(START + len + (2 << 20)).unwrap();
+    let table =
+        format!("label: gpt\nstart=2048, size=4096, type=U\nstart={}, size={}, type=L\n", START / 512, len / 512);
+    let mut sfdisk = Command::new("sfdisk")
+        .args(["--quiet", text(path)])
+        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()))
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("fdisk is installed");
+    sfdisk.stdin.take().unwrap().write_all(table.as_bytes()).unwrap();
+    assert!(sfdisk.wait().unwrap().success());
+    disk.seek(SeekFrom::Start(START)).unwrap();
+    copy_data(&mut File::open(file_system).unwrap(), &mut disk).unwrap();
+}
+
+/// Copies, and leaves out what is zero.
+fn copy_data(from: &mut File, to: &mut File) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        if buffer[..count].iter().any(|byte| *byte != 0) {
+            to.write_all(&buffer[..count])?;
+        } else {
+            to.seek(SeekFrom::Current(count as i64))?;
+        }
+    }
+}
