@@ -23,20 +23,24 @@ use quicksand_protocol::message::{Exec, Exit, Failure, stream};
 use crate::{
     operation::{Operation, Output},
     serve::STACK,
+    terminal::{self, Terminal},
     users::{self, User},
 };
 
 /// What every program finds in its environment unless the host sets it: the same in each guest and from run to run, so that
 /// its output can be compared.
-const ENVIRONMENT: [(&str, &str); 6] = [
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-    ("LC_ALL", "C.UTF-8"),
+const ENVIRONMENT: [(&str, &str); 2] =
+    [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C.UTF-8")];
+/// The same for one without a terminal, which nobody answers.
+const UNATTENDED: [(&str, &str); 4] = [
     ("TERM", "dumb"),
     // Of a wide terminal: what is cut off is lost to a test, while what is not wrapped is only long.
     ("COLUMNS", "200"),
     ("LINES", "50"),
     ("DEBIAN_FRONTEND", "noninteractive"),
 ];
+/// The same for one with a terminal: the kind that every image knows which knows more than one.
+const ATTENDED: [(&str, &str); 1] = [("TERM", "xterm-256color")];
 /// What is still read of a stream after its program has ended, at most: what a pipe can hold. A process left in the background
 /// may keep the pipe open and write for ever.
 const AFTER_EXIT: usize = 64 * 1024;
@@ -46,43 +50,79 @@ pub(crate) fn run(exec: Exec, operation: &Arc<Operation>) -> Result<Exit, Failur
     let user = users::find(exec.user.as_deref().unwrap_or(b"root"))?;
     let feed = exec.stdin;
     let program = exec.argv.first().map(|arg| String::from_utf8_lossy(arg).into_owned()).unwrap_or_default();
-    let mut child = command(exec, &user)?.spawn().map_err(|error| Failure {
+    let failed = |what: &str, error: &io::Error| Failure {
         errno: error.raw_os_error().unwrap_or(0),
-        message: format!("run {program:?}: {error}"),
-    })?;
+        message: format!("{what} {program:?}: {error}"),
+    };
+    let terminal = exec.terminal.map(|window| Terminal::open(window, &user)).transpose();
+    let terminal = terminal.map_err(|error| failed("make a terminal for", &error))?;
+    let mut command = command(exec, &user, terminal.as_ref()).map_err(|error| failed("run", &error))?;
+    let mut child = command.spawn().map_err(|error| failed("run", &error))?;
+    // With it go its copies of the terminal.
+    drop(command);
+    let streams = match terminal {
+        Some(terminal) => Streams::terminal(terminal.into_ours(), operation),
+        None => Ok(Streams::pipes(&mut child)),
+    };
     let pid = Pid::from_raw(child.id() as i32);
     operation.set_group(pid);
     // The agent's own protection from the guest's memory pressure is not for what it runs.
     let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
 
-    let result = follow(&mut child, pid, feed, operation);
+    let result = streams.and_then(|streams| follow(streams, pid, feed, operation));
     operation.forget_group();
     let status = child.wait();
     operation.close_input();
-    result.and(status).map(exit_of).map_err(|error| Failure {
-        errno: error.raw_os_error().unwrap_or(0),
-        message: format!("follow {program:?}: {error}"),
-    })
+    result.and(status).map(exit_of).map_err(|error| failed("follow", &error))
+}
+
+/// Our ends of a program's streams.
+#[derive(Debug)]
+struct Streams {
+    input: Option<Feed>,
+    outputs: Vec<(File, u8)>,
+}
+
+#[derive(Debug)]
+enum Feed {
+    Pipe(File),
+    Terminal(File),
+}
+
+impl Streams {
+    fn pipes(child: &mut Child) -> Streams {
+        let outputs: [(Option<OwnedFd>, u8); 2] = [
+            (child.stdout.take().map(OwnedFd::from), stream::STDOUT),
+            (child.stderr.take().map(OwnedFd::from), stream::STDERR),
+        ];
+        let outputs = outputs.into_iter().filter_map(|(source, number)| Some((File::from(source?), number))).collect();
+        let input = child.stdin.take().map(|stdin| Feed::Pipe(OwnedFd::from(stdin).into()));
+        Streams { input, outputs }
+    }
+
+    fn terminal(ours: File, operation: &Operation) -> io::Result<Streams> {
+        let input = Some(Feed::Terminal(ours.try_clone()?));
+        operation.set_terminal(ours.try_clone()?);
+        Ok(Streams { input, outputs: vec![(ours, stream::STDOUT)] })
+    }
 }
 
 /// Carries the streams until the program has ended. Leaves it unreaped, so that its number stays its own.
-fn follow(child: &mut Child, pid: Pid, feed: bool, operation: &Arc<Operation>) -> io::Result<()> {
+fn follow(streams: Streams, pid: Pid, feed: bool, operation: &Arc<Operation>) -> io::Result<()> {
     // Closed when the program has ended, which every pump sees.
     let (exited, running) = io::pipe()?;
     let mut pumps = Vec::new();
-    let outputs: [(Option<OwnedFd>, u8); 2] = [
-        (child.stdout.take().map(OwnedFd::from), stream::STDOUT),
-        (child.stderr.take().map(OwnedFd::from), stream::STDERR),
-    ];
-    for (source, number) in outputs {
-        let (Some(source), exited) = (source, exited.try_clone()?) else { continue };
-        let output = operation.output(number);
-        pumps.push(thread::Builder::new().stack_size(STACK).spawn(move || pump(File::from(source), &exited, output))?);
+    for (source, number) in streams.outputs {
+        let (exited, output) = (exited.try_clone()?, operation.output(number));
+        pumps.push(thread::Builder::new().stack_size(STACK).spawn(move || pump(source, &exited, output))?);
     }
-    if let (true, Some(mut stdin)) = (feed, child.stdin.take()) {
+    if let (true, Some(to)) = (feed, streams.input) {
         let mut input = operation.input();
         // Not joined: it ends when the host closes the stream, or the program its end of the pipe.
-        thread::Builder::new().stack_size(STACK).spawn(move || io::copy(&mut input, &mut stdin))?;
+        thread::Builder::new().stack_size(STACK).spawn(move || match to {
+            Feed::Pipe(mut pipe) => io::copy(&mut input, &mut pipe).map(drop),
+            Feed::Terminal(terminal) => terminal::feed(input, terminal),
+        })?;
     }
     while let Err(error) = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
         if error != nix::errno::Errno::EINTR {
@@ -111,7 +151,11 @@ fn pump(mut source: File, exited: &PipeReader, mut output: Output) -> io::Result
         if !readable {
             break;
         }
-        let len = source.read(&mut buffer)?;
+        let len = match source.read(&mut buffer) {
+            // A terminal that no program has open any more.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => 0,
+            read => read?,
+        };
         if len == 0 {
             break;
         }
@@ -123,25 +167,28 @@ fn pump(mut source: File, exited: &PipeReader, mut output: Output) -> io::Result
     output.flush()
 }
 
-fn command(exec: Exec, user: &User) -> Result<Command, Failure> {
+fn command(exec: Exec, user: &User, terminal: Option<&Terminal>) -> io::Result<Command> {
     let os = OsString::from_vec;
     let mut argv = exec.argv.into_iter().map(os);
-    let program =
-        argv.next().ok_or_else(|| Failure { errno: 0, message: "run a command: it has no program".into() })?;
+    let program = argv.next().ok_or_else(|| io::Error::other("there is no program"))?;
     let mut command = Command::new(program);
     command
         .args(argv)
         .env_clear()
         .envs(ENVIRONMENT)
+        .envs(if terminal.is_some() { &ATTENDED[..] } else { &UNATTENDED }.iter().copied())
         .env("HOME", &user.home)
         .env("USER", &user.name)
         .env("LOGNAME", &user.name)
         .env("SHELL", &user.shell)
-        .envs(exec.env.into_iter().map(|(name, value)| (os(name), os(value))))
-        .stdin(if exec.stdin { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+        .envs(exec.env.into_iter().map(|(name, value)| (os(name), os(value))));
+    match terminal {
+        Some(terminal) => terminal.give_to(&mut command)?,
+        None => {
+            let input = if exec.stdin { Stdio::piped() } else { Stdio::null() };
+            command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        }
+    }
     match exec.current_dir {
         Some(directory) => command.current_dir(os(directory)),
         None if user.home.is_dir() => command.current_dir(&user.home),

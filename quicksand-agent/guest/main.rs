@@ -7,16 +7,20 @@
 //! Threads and blocking calls throughout: a request gets a thread of its own, so that no hung command or file system holds up
 //! another, and a thread costs less than the process that most requests start.
 
+mod conditions;
 mod exec;
 mod files;
+mod follow;
 mod init;
 mod inittab;
 mod network;
+mod new_user;
 mod operation;
 mod port;
 mod reaper;
 mod serve;
 mod settle;
+mod terminal;
 mod users;
 mod wake;
 

@@ -2,8 +2,10 @@
 
 use std::{
     collections::VecDeque,
+    fs::File,
     io::{self, Read, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use nix::{
@@ -13,10 +15,13 @@ use nix::{
 use quicksand_protocol::{
     flow::{ReceiveCredit, SendCredit},
     frame::{Kind, MAX_PAYLOAD},
-    message::{Done, Failure, Reply, stream, to_payload},
+    message::{Done, Failure, Reply, Window, stream, to_payload},
 };
 
-use crate::port::{Session, Writer};
+use crate::{
+    port::{Session, Writer},
+    terminal,
+};
 
 /// An operation under way, shared by the threads that carry it out and the one that reads the port.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ struct State {
     receive: ReceiveCredit,
     send: [SendCredit; 3],
     group: Option<Pid>,
+    /// The terminal that its process has, which then leads a session.
+    terminal: Option<File>,
     end: End,
 }
 
@@ -93,11 +100,22 @@ impl Operation {
         self.changed.notify_all();
     }
 
-    /// Ends the operation: its streams fail and its process group is killed.
+    /// Ends the operation: its streams fail and its processes are killed.
     pub(crate) fn cancel(&self) {
         self.state().end = End::Cancelled;
-        self.signal(Signal::SIGKILL);
+        self.kill();
         self.changed.notify_all();
+    }
+
+    /// Kills its process group and, with a terminal, all that was started on that.
+    fn kill(&self) {
+        let state = self.state();
+        if let Some(group) = state.group {
+            let _ = killpg(group, Signal::SIGKILL);
+            if state.terminal.is_some() {
+                terminal::kill_session(group);
+            }
+        }
     }
 
     /// Lets go of the operation, whose session is over: its output goes nowhere, its process runs on.
@@ -122,13 +140,35 @@ impl Operation {
             state.end == End::Cancelled
         };
         if cancelled {
-            self.signal(Signal::SIGKILL);
+            self.kill();
         }
     }
 
-    /// Forgets the process group, before its leader is reaped.
+    /// Names the terminal that is resized.
+    pub(crate) fn set_terminal(&self, terminal: File) {
+        self.state().terminal = Some(terminal);
+    }
+
+    /// Changes the size of its terminal, where it has one.
+    pub(crate) fn resize(&self, window: Window) {
+        if let Some(terminal) = &self.state().terminal {
+            // Fails once every program has closed it.
+            let _ = terminal::resize(terminal, window);
+        }
+    }
+
+    /// Forgets the process group, before its leader is reaped, and the terminal.
     pub(crate) fn forget_group(&self) {
-        self.state().group = None;
+        let mut state = self.state();
+        (state.group, state.terminal) = (None, None);
+    }
+
+    /// Rests for that long, or until the host gives it up. Returns whether it is still wanted.
+    pub(crate) fn rest(&self, time: Duration) -> bool {
+        let state = self.state();
+        let wanted = |state: &mut State| state.end == End::Wanted;
+        let rest = self.changed.wait_timeout_while(state, time, wanted);
+        rest.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Ends the input for its reader, as when the process that read it has gone.

@@ -12,11 +12,11 @@ use nix::sys::signal::Signal;
 use quicksand_protocol::{
     VERSION,
     frame::{Decoder, Frame, Kind},
-    message::{Announce, Done, Failure, Hello, Request, Welcome, from_payload, to_payload},
+    message::{Announce, Done, Failure, Hello, Request, Welcome, Window, from_payload, to_payload},
 };
 
 use crate::{
-    exec, files,
+    conditions, exec, files, follow, new_user,
     operation::Operation,
     port::{self, Arrival, Writer},
     settle, wake,
@@ -87,6 +87,11 @@ impl Server {
                     operation.signal(signal);
                 }
             }
+            (Kind::Resize, Some(operation)) => {
+                if let Some(window) = Window::from_bytes(&frame.payload) {
+                    operation.resize(window);
+                }
+            }
             // For an operation that has ended meanwhile, or left by an earlier session.
             _ => {}
         }
@@ -144,6 +149,9 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
             nix::unistd::sync();
             Ok(Done::Nothing)
         }
+        Request::Await(wanted) => conditions::wait(&wanted, operation),
+        Request::Follow { path } => follow::follow(&path, operation),
+        Request::CreateUser { name } => new_user::create(&name),
     }
 }
 

@@ -1,9 +1,13 @@
 //! Waking from a frozen state: what must differ between clones of the same moment.
 
 use std::{
-    fs::OpenOptions,
-    io::{self, Write},
-    os::fd::AsRawFd,
+    fs::{self, OpenOptions},
+    io::{self, Read},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, symlink},
+    },
+    path::Path,
     time::Duration,
 };
 
@@ -13,6 +17,8 @@ use quicksand_protocol::message::{Done, Failure, Wake};
 use crate::network;
 
 const MACHINE_ID: &str = "/etc/machine-id";
+/// Where systemd's journal is, in a directory with the machine id for its name.
+const JOURNALS: [&str; 2] = ["/run/log/journal", "/var/log/journal"];
 
 /// Sets the clock, the random pool, the machine id and the network.
 pub(crate) fn wake(wake: &Wake) -> Result<Done, Failure> {
@@ -28,18 +34,36 @@ pub(crate) fn wake(wake: &Wake) -> Result<Done, Failure> {
 
 /// Writes the machine id where the image has one: an image without knows nothing of machine ids.
 fn write_machine_id(id: &[u8]) -> io::Result<()> {
-    let text: String = id.iter().map(|byte| format!("{byte:02x}")).chain(["\n".to_owned()]).collect();
-    let mut file = match OpenOptions::new().write(true).open(MACHINE_ID) {
+    let text: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut file = match OpenOptions::new().read(true).write(true).open(MACHINE_ID) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         file => file?,
     };
+    let mut old = String::new();
+    file.read_to_string(&mut old)?;
     // Written in place: cutting the file off first would cost a clone a tenth of its start. An image's first boot leaves a file
     // of just this length, or a shorter one.
-    file.write_all(text.as_bytes())?;
-    if file.metadata()?.len() > text.len() as u64 {
-        file.set_len(text.len() as u64)?;
+    file.write_all_at(format!("{text}\n").as_bytes(), 0)?;
+    if old.len() > text.len() + 1 {
+        file.set_len(text.len() as u64 + 1)?;
     }
-    Ok(())
+    JOURNALS.iter().try_for_each(|journals| keep_journal(Path::new(journals), old.trim_end(), &text))
+}
+
+/// Gives a journal the name under which it is now looked for. The one who writes it goes on under the old one.
+fn keep_journal(journals: &Path, old: &str, new: &str) -> io::Result<()> {
+    let named = journals.join(old);
+    let target = match fs::symlink_metadata(&named) {
+        // Left by an earlier wake.
+        Ok(metadata) if metadata.is_symlink() => {
+            let target = fs::read_link(&named)?;
+            fs::remove_file(&named)?;
+            target
+        }
+        Ok(_) if !old.is_empty() => old.into(),
+        _ => return Ok(()),
+    };
+    symlink(target, journals.join(new))
 }
 
 /// Mixes the seed into the kernel's random pool and makes the pool use it at once.
@@ -71,4 +95,25 @@ fn io_failure(what: &str, error: &io::Error) -> Failure {
 
 fn failure(what: &str, errno: i32, error: &dyn std::fmt::Display) -> Failure {
     Failure { errno, message: format!("{what}: {error}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_found_after_any_number_of_wakes() {
+        let journals = std::env::temp_dir().join(format!("quicksand-journals-{}", std::process::id()));
+        fs::create_dir_all(journals.join("0")).unwrap();
+        fs::write(journals.join("0/system.journal"), "log").unwrap();
+        for (old, new) in [("0", "1"), ("1", "2"), ("2", "3")] {
+            keep_journal(&journals, old, new).unwrap();
+            assert_eq!(fs::read_to_string(journals.join(new).join("system.journal")).unwrap(), "log");
+        }
+        assert_eq!(fs::read_dir(&journals).unwrap().count(), 2);
+        keep_journal(&journals, "", "4").unwrap();
+        keep_journal(&journals, "none", "5").unwrap();
+        assert_eq!(fs::read_dir(&journals).unwrap().count(), 2);
+        fs::remove_dir_all(journals).unwrap();
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, sync::Arc, time::Duration};
 
-use quicksand_protocol::message::{Done, Exec, Exit, Request};
+use quicksand_protocol::message::{Done, Exec, Exit, Request, Window};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -93,7 +93,7 @@ impl Output {
 #[must_use = "a command does nothing until output() or spawn()"]
 pub struct Command<'a> {
     sandbox: &'a Sandbox,
-    exec: Exec,
+    pub(crate) exec: Exec,
     input: Option<Vec<u8>>,
     timeout: Duration,
     output_limit: Size,
@@ -278,7 +278,7 @@ impl Child {
         let status = match done {
             Done::Exited(Exit::Code(code)) => ExitStatus::Code(code),
             Done::Exited(Exit::Signal(signal)) => ExitStatus::Signal(signal),
-            Done::Nothing => ExitStatus::Code(0),
+            Done::Nothing | Done::NotYet { .. } => ExitStatus::Code(0),
         };
         self.status = Some(status);
         self.entry.ended(status);
@@ -290,7 +290,12 @@ impl Child {
         self.operation.signal(signal);
     }
 
-    /// Kills its process group.
+    /// Changes the size of its terminal, where it has one; see [`Command::pty`].
+    pub fn resize(&self, rows: u16, cols: u16) {
+        self.operation.resize(Window { rows, cols });
+    }
+
+    /// Kills its process group and, with a terminal, all that was started on that.
     pub fn kill(&self) {
         self.operation.cancel();
     }

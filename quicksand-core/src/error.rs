@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use crate::{
+    ExitStatus,
     cache::CacheError,
     environment::EnvironmentError,
     guest::ChannelError,
@@ -168,6 +169,56 @@ pub enum Error {
         /// What it had printed by then.
         stderr: Vec<u8>,
     },
+    /// What was waited for did not come in time.
+    #[error("wait for {what}: it did not come within {} ms; last seen: {}", after.as_millis(), shown(seen))]
+    WaitTimeout {
+        /// What was waited for.
+        what: String,
+        /// The time that it had.
+        after: Duration,
+        /// What was seen last instead.
+        seen: String,
+    },
+    /// A unit of systemd failed while it was waited for.
+    #[error("wait for the unit {unit}: it has failed ({state}); the end of its journal: {}", shown(journal))]
+    UnitFailed {
+        /// The unit.
+        unit: String,
+        /// How, in systemd's words.
+        state: String,
+        /// The last lines of its journal.
+        journal: String,
+    },
+    /// A program on a terminal ended before what was waited for came, or what was sent was read.
+    #[error("wait for {what}: the program has ended ({status:?}); last seen: {}", shown(seen))]
+    TerminalEnded {
+        /// What was waited for.
+        what: String,
+        /// How the program ended.
+        status: ExitStatus,
+        /// What the terminal's screen showed last.
+        seen: String,
+    },
+    /// A pattern is no regular expression.
+    #[error("read the pattern {pattern:?}: {why}")]
+    BadPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The guest has a user of that name.
+    #[error("create the user {name}: the guest has one of that name")]
+    UserExists {
+        /// The name.
+        name: String,
+    },
+    /// A name is unfit for a user.
+    #[error("create the user {name:?}: use small letters, digits, '_' and '-', at most 32, the first a letter or '_'")]
+    BadUserName {
+        /// The name.
+        name: String,
+    },
     /// A command or file was longer than the limit.
     #[error("take all of {what}: it is longer than {limit}; stream it with spawn(), or raise the limit")]
     TooLong {
@@ -200,6 +251,15 @@ pub enum Error {
     /// The sandbox was started before.
     #[error("start the sandbox: it was started before; build another")]
     AlreadyStarted,
+}
+
+/// What was seen of a guest, behind the words that lead to it: a text of several lines below them.
+fn shown(seen: &str) -> String {
+    match seen.trim_end() {
+        "" => "nothing".to_owned(),
+        line if !line.contains('\n') => line.to_owned(),
+        lines => format!("\n    {}", lines.replace('\n', "\n    ")),
+    }
 }
 
 impl Error {

@@ -34,6 +34,7 @@ pub mod initramfs;
 pub mod inventory;
 mod machine;
 pub mod memory;
+mod pattern;
 mod progress;
 pub mod qcow2;
 pub mod qemu;
@@ -43,7 +44,10 @@ mod sandbox;
 mod size;
 mod source;
 mod state;
+mod terminal;
+mod users;
 mod vm;
+mod wait;
 
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitStatus, Output};
 pub use error::{Error, Result};
@@ -56,4 +60,6 @@ pub use sandbox::{
 };
 pub use size::{ParseSizeError, Size};
 pub use state::StateError;
+pub use terminal::{Found, Terminal, TerminalCommand};
 pub use vm::{Stage, StartCause, StartError};
+pub use wait::{DEFAULT_WAIT_TIMEOUT, Wait};

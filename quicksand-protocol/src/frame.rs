@@ -48,11 +48,13 @@ pub enum Kind {
     Signal = 9,
     /// Host to guest: end the operation; it still gets its reply.
     Cancel = 10,
+    /// Host to guest: the operation's terminal has this size from now on ([`Window`](crate::message::Window)).
+    Resize = 11,
 }
 
 impl Kind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Announce,
@@ -63,6 +65,7 @@ impl Kind {
         Kind::Credit,
         Kind::Signal,
         Kind::Cancel,
+        Kind::Resize,
     ];
 
     fn from_byte(byte: u8) -> Option<Kind> {

@@ -81,6 +81,60 @@ pub enum Request {
     Sync,
     /// Answer once the guest's init has started what it is to start; ends with [`Done::Nothing`].
     Settle,
+    /// Wait until something is so; ends with [`Done::Nothing`], or with [`Done::NotYet`] where its time is over.
+    Await(Await),
+    /// Send a file on STDOUT from its beginning, and what is added to it, until the operation is cancelled. What keeps it from being
+    /// read comes on STDERR, a line each time that this changes; an empty line says that it can be read again.
+    Follow {
+        /// Absolute path. The file may come later, be cut off and be replaced.
+        path: Vec<u8>,
+    },
+    /// Make a user with a group and a home directory; ends with [`Done::Nothing`]. Fails with `EEXIST` where there is one of that name.
+    CreateUser {
+        /// The user's name.
+        name: String,
+    },
+}
+
+/// What to wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Await {
+    /// What is to be so.
+    pub condition: Condition,
+    /// How long to wait, in milliseconds.
+    pub within_ms: u64,
+}
+
+/// Something that can be so or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// A TCP connection can be made to this port of one of the guest's own addresses.
+    Port(u16),
+    /// Something has this absolute path.
+    File(Vec<u8>),
+}
+
+/// Size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub cols: u16,
+}
+
+impl Window {
+    /// The payload of a resize frame.
+    pub fn to_bytes(self) -> [u8; 4] {
+        let ([a, b], [c, d]) = (self.rows.to_le_bytes(), self.cols.to_le_bytes());
+        [a, b, c, d]
+    }
+
+    /// What the payload of a resize frame says. `None` where it is not four bytes.
+    pub fn from_bytes(payload: &[u8]) -> Option<Window> {
+        let [a, b, c, d] = payload.try_into().ok()?;
+        Some(Window { rows: u16::from_le_bytes([a, b]), cols: u16::from_le_bytes([c, d]) })
+    }
 }
 
 /// A program to run.
@@ -96,6 +150,9 @@ pub struct Exec {
     pub user: Option<Vec<u8>>,
     /// Whether STDIN brings its input; else it reads nothing.
     pub stdin: bool,
+    /// Gives it a terminal of this size, which is then all of its streams: what is written on it comes on STDOUT, what is typed
+    /// goes to STDIN, and the end of STDIN is typed as the end of a file.
+    pub terminal: Option<Window>,
 }
 
 /// What makes a restored guest differ from its siblings.
@@ -152,6 +209,11 @@ pub enum Done {
     Nothing,
     /// The program ran and ended.
     Exited(Exit),
+    /// What was waited for is not so.
+    NotYet {
+        /// What was seen instead, in words.
+        seen: String,
+    },
 }
 
 /// How a program ended.

@@ -17,7 +17,7 @@ use quicksand_protocol::{
     flow::FlowError,
     frame::{self, Decoder, Frame, FrameError, HEADER_LEN, Kind},
     message::{
-        Announce, Done, Failure, Hello, MessageError, NONCE_LEN, Reply, Request, Welcome, from_payload, stream,
+        Announce, Done, Failure, Hello, MessageError, NONCE_LEN, Reply, Request, Welcome, Window, from_payload, stream,
         to_payload,
     },
 };
@@ -243,6 +243,11 @@ impl Operation {
     /// Sends a signal to the operation's process group, where it has one.
     pub fn signal(&self, signal: i32) {
         self.shared.send(Kind::Signal, 0, self.id, &signal.to_le_bytes());
+    }
+
+    /// Changes the size of the operation's terminal, where it has one.
+    pub fn resize(&self, window: Window) {
+        self.shared.send(Kind::Resize, 0, self.id, &window.to_bytes());
     }
 
     /// Ends the operation: its process group is killed. It still gets its reply.

@@ -9,14 +9,26 @@ use std::{
     os::unix::net::UnixStream,
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
+
+use tokio::{sync::Notify, time::sleep};
 
 /// How much is kept, in bytes.
 const KEPT: usize = 256 * 1024;
 
+/// Least time between two looks at all that is kept, while a line is waited for.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// A guest's console.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Console(Arc<Mutex<VecDeque<u8>>>);
+pub(super) struct Console(Arc<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Mutex<VecDeque<u8>>,
+    grown: Notify,
+}
 
 impl Console {
     /// Reads our end of the console's socket until QEMU closes the other.
@@ -26,10 +38,12 @@ impl Console {
         let follow = move || {
             let mut buffer = [0; 4096];
             while let Ok(len @ 1..) = socket.read(&mut buffer) {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.extend(&buffer[..len]);
-                let excess = kept.len().saturating_sub(KEPT);
-                kept.drain(..excess);
+                let mut bytes = kept.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                bytes.extend(&buffer[..len]);
+                let excess = bytes.len().saturating_sub(KEPT);
+                bytes.drain(..excess);
+                drop(bytes);
+                kept.grown.notify_waiters();
             }
         };
         thread::Builder::new().name("quicksand-console".into()).spawn(follow)?;
@@ -38,11 +52,25 @@ impl Console {
 
     /// What is kept, as printable text: what a guest writes must not move the cursor of whoever reads it.
     pub(super) fn text(&self) -> String {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(kept.make_contiguous()).into_owned();
-        drop(kept);
+        let mut bytes = self.0.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(bytes.make_contiguous()).into_owned();
+        drop(bytes);
         let lines: Vec<String> = text.lines().map(printable).filter(|line| !line.is_empty()).collect();
         lines.join("\n")
+    }
+
+    /// The first line of that which fits, once there is one.
+    pub(super) async fn line(&self, fits: impl Fn(&str) -> bool) -> String {
+        loop {
+            // From before the look, so that nothing comes unseen between the two.
+            let mut grown = std::pin::pin!(self.0.grown.notified());
+            grown.as_mut().enable();
+            if let Some(line) = self.text().lines().find(|line| fits(line)) {
+                return line.to_owned();
+            }
+            grown.await;
+            sleep(LOOK).await;
+        }
     }
 
     /// The last lines of that.
@@ -52,13 +80,13 @@ impl Console {
 }
 
 /// The last lines of a text.
-pub(super) fn last_lines(text: &str, count: usize) -> String {
+pub(crate) fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// A line without control characters and the escape sequences that they begin.
-pub(super) fn printable(line: &str) -> String {
+pub(crate) fn printable(line: &str) -> String {
     let mut out = String::new();
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
@@ -84,6 +112,21 @@ mod tests {
     #[test]
     fn it_can_not_reach_the_terminal() {
         assert_eq!(printable("\x1b[2J\x1b]0;title\x07a\x1b[0;1;31mb\x1b[0m\r\tc\x08"), "0;titleab\tc");
+    }
+
+    #[tokio::test]
+    async fn a_line_is_found_when_it_comes() {
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let console = Console::follow(ours).unwrap();
+        guest.write_all(b"one\n").unwrap();
+        let write = async {
+            sleep(Duration::from_millis(100)).await;
+            guest.write_all(b"t").unwrap();
+            sleep(Duration::from_millis(100)).await;
+            guest.write_all(b"wo\n").unwrap();
+        };
+        let (line, ()) = tokio::join!(console.line(|line| line == "two"), write);
+        assert_eq!((line, console.line(|line| line.starts_with('o')).await), ("two".to_owned(), "one".to_owned()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod start;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
+pub(crate) use console::{last_lines, printable};
 pub use failure::{Stage, StartCause, StartError};
 pub(crate) use freeze::DiskAlone;
 pub(crate) use start::{Boot, Identity, Probe};
@@ -134,6 +135,16 @@ impl Vm {
     /// What QEMU said last on its standard output and error.
     pub(crate) fn qemu_log(&self) -> String {
         failure::qemu_words(&self.run_dir.qemu_log())
+    }
+
+    /// The first line of the guest's console that fits, once there is one; an error where the machine ends before that.
+    pub(crate) async fn console_line(&self, fits: impl Fn(&str) -> bool) -> Result<String, Error> {
+        tokio::select! {
+            line = self.console.line(fits) => Ok(line),
+            _ = self.process.ended() => {
+                Err(Error::Ended { console: self.console_tail(40), source: ChannelError::Closed })
+            }
+        }
     }
 
     /// The last lines of the guest's console.

@@ -1,0 +1,128 @@
+//! Terminals for programs that are run for the host: a pseudo-terminal, whose one end is the program's and the other ours.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::unix::process::CommandExt,
+    process::Command,
+};
+
+use nix::{
+    libc,
+    mount::{MsFlags, mount},
+    pty::{OpenptyResult, Winsize, openpty},
+    sys::{
+        signal::{Signal, kill},
+        termios::{InputFlags, SetArg, tcgetattr, tcsetattr},
+    },
+    unistd::{Pid, Uid, fchown, setsid},
+};
+use quicksand_protocol::message::Window;
+
+use crate::users::User;
+
+/// What a terminal types where its input has ended: the end of a file, Ctrl-D.
+const END_OF_FILE: u8 = 4;
+
+/// A terminal whose program has not started yet.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    ours: OwnedFd,
+    programs: OwnedFd,
+}
+
+impl Terminal {
+    /// Makes a terminal of that size for that user.
+    pub(crate) fn open(window: Window, user: &User) -> io::Result<Terminal> {
+        let size = winsize(window);
+        let opened = openpty(Some(&size), None).or_else(|_| {
+            // An image without an init of its own has nobody else who does this.
+            fs::create_dir_all("/dev/pts")?;
+            let options = Some("gid=5,mode=620,ptmxmode=666");
+            mount(Some("devpts"), "/dev/pts", Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, options)?;
+            openpty(Some(&size), None).map_err(io::Error::from)
+        });
+        let OpenptyResult { master: ours, slave: programs } = opened?;
+        let mut settings = tcgetattr(&programs)?;
+        // Else erasing a letter of two bytes would erase half of it.
+        settings.input_flags |= InputFlags::IUTF8;
+        tcsetattr(&programs, SetArg::TCSANOW, &settings)?;
+        // A program may open its terminal by name.
+        fchown(&programs, Some(Uid::from_raw(user.uid)), None)?;
+        Ok(Terminal { ours, programs })
+    }
+
+    /// Makes this the program's terminal, with all of its streams and the keys that send signals.
+    #[allow(unsafe_code)]
+    pub(crate) fn give_to(&self, command: &mut Command) -> io::Result<()> {
+        let end = || self.programs.try_clone();
+        command.stdin(end()?).stdout(end()?).stderr(end()?);
+        let enter = || {
+            setsid()?;
+            // SAFETY: TIOCSCTTY takes a number; standard input is the terminal by now.
+            nix::errno::Errno::result(unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) })?;
+            Ok(())
+        };
+        // SAFETY: runs in the child between fork and exec: two system calls, and nothing is allocated or locked.
+        unsafe {
+            command.pre_exec(enter);
+        }
+        Ok(())
+    }
+
+    /// Our end. The program's is closed here, so that reading ours tells when the last program has closed it.
+    pub(crate) fn into_ours(self) -> File {
+        self.ours.into()
+    }
+}
+
+/// Types what the host sends, and the end of a file where that ends.
+pub(crate) fn feed(mut input: impl io::Read, mut terminal: File) -> io::Result<()> {
+    io::copy(&mut input, &mut terminal)?;
+    io::Write::write_all(&mut terminal, &[END_OF_FILE])
+}
+
+/// Changes a terminal's size, which its programs are told with a signal.
+#[allow(unsafe_code)]
+pub(crate) fn resize(terminal: &impl AsFd, window: Window) -> io::Result<()> {
+    nix::ioctl_write_ptr_bad!(set_size, libc::TIOCSWINSZ, Winsize);
+    let size = winsize(window);
+    // SAFETY: TIOCSWINSZ reads one `winsize`, which is there.
+    unsafe { set_size(terminal.as_fd().as_raw_fd(), &size) }?;
+    Ok(())
+}
+
+/// Kills every process of a session, of whichever group: a shell gives each of its jobs one of its own.
+pub(crate) fn kill_session(leader: Pid) {
+    let Ok(processes) = fs::read_dir("/proc") else { return };
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        if session(&stat) == Some(leader.as_raw()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// The session in a `/proc/PID/stat`: `pid (name) state parent group session …`, where the name may hold anything.
+fn session(stat: &str) -> Option<i32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(3)?.parse().ok()
+}
+
+fn winsize(window: Window) -> Winsize {
+    Winsize { ws_row: window.rows, ws_col: window.cols, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_found_behind_any_name() {
+        assert_eq!(session("12 (a) b) S 1 12 10 34816 12 4194304"), Some(10));
+        assert_eq!(session("12 (sh) S 1 12"), None);
+        assert_eq!(session(""), None);
+    }
+}

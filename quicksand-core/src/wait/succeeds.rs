@@ -1,0 +1,79 @@
+//! Commands that are run again until they succeed.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{Deadline, Wait};
+use crate::{
+    Error, ExitStatus, Output, Result, Sandbox,
+    vm::{last_lines, printable},
+};
+
+/// How long to rest between two runs.
+const STEP: Duration = Duration::from_millis(250);
+/// How much of a run's output is shown.
+const LINES: usize = 20;
+
+impl Sandbox {
+    /// Runs a line of shell in the guest, as [`execute`](Sandbox::execute) does, until it exits with 0, and returns that run's
+    /// output.
+    pub fn wait_until_succeeds(&self, line: impl Into<String>) -> Wait<'_, Output> {
+        let line = line.into();
+        Wait::new(move |deadline| run(self, line, deadline))
+    }
+}
+
+async fn run(sandbox: &Sandbox, line: String, deadline: Deadline) -> Result<Output> {
+    let missed = |seen| deadline.missed(format!("the success of {line:?}"), seen);
+    let mut last = None;
+    loop {
+        let command = sandbox.command("/bin/sh").arg("-c").arg(&line).timeout(deadline.left());
+        let seen = match command.output().await {
+            Ok(output) if output.success() => return Ok(output),
+            Ok(output) => {
+                let end = match output.status {
+                    ExitStatus::Code(code) => format!("exit code {code}"),
+                    ExitStatus::Signal(signal) => format!("signal {signal}"),
+                };
+                describe(&end, &output.stdout, &output.stderr)
+            }
+            Err(Error::CommandTimeout { stdout, stderr, .. }) => {
+                let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+                // How an earlier run ended says more than how far the last one came in the time that was left.
+                return Err(missed(last.unwrap_or_else(|| describe("it was still running", &stdout, &stderr))));
+            }
+            Err(error) => return Err(error),
+        };
+        if deadline.left().is_zero() {
+            return Err(missed(seen));
+        }
+        last = Some(seen);
+        sleep(STEP.min(deadline.left())).await;
+    }
+}
+
+/// A run's end and the last lines of what it printed.
+fn describe(end: &str, stdout: &str, stderr: &str) -> String {
+    let mut text = end.to_owned();
+    for (name, output) in [("stdout", stdout), ("stderr", stderr)] {
+        for line in last_lines(output, LINES).lines() {
+            text += &format!("\n{name}: {}", printable(line));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_described_by_its_end_and_its_output() {
+        assert_eq!(
+            describe("exit code 1", "a\nb\n", "\x1b[31mno\x1b[0m"),
+            "exit code 1\nstdout: a\nstdout: b\nstderr: no"
+        );
+        assert_eq!(describe("signal 9", "", ""), "signal 9");
+    }
+}

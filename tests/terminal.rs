@@ -1,0 +1,155 @@
+//! Programs on a terminal: prompts, keys, sizes, whole screens, and programs that end or say nothing.
+
+use std::time::Duration;
+
+use quicksand::{Error, ExitStatus, Sandbox, sandbox_test};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const SHORT: Duration = Duration::from_secs(2);
+
+#[sandbox_test(image = "debian")]
+async fn an_interactive_program_is_answered(sb: Sandbox) -> quicksand::Result<()> {
+    // It reads the password from /dev/tty, with the echo off.
+    let mut terminal = sb.command("adduser").arg("ann").pty(24, 80).spawn()?;
+    for prompt in ["New password: $", "Retype new password: $"] {
+        terminal.wait_for(prompt).await?;
+        terminal.send_line("correct horse").await?;
+    }
+    terminal.wait_for(r"Full Name \[\]: $").await?;
+    terminal.send_line("Ann \u{c4}nders").await?;
+    for field in ["Room Number", "Work Phone", "Home Phone", "Other"] {
+        terminal.wait_for(field).await?;
+        terminal.send_line("").await?;
+    }
+    let asked = terminal.wait_for(r"(?i)is the information correct\? \[(Y)/(n)\]").await?;
+    assert_eq!(asked.groups, ["Y", "n"]);
+    assert!(!terminal.screen().contains("correct horse"), "{}", terminal.screen());
+    terminal.send_line("y").await?;
+    assert_eq!(terminal.wait().await?, ExitStatus::Code(0));
+
+    let entry = sb.execute("grep ^ann: /etc/passwd; grep ^ann: /etc/shadow").await?.stdout;
+    assert!(entry.contains("Ann \u{c4}nders") && entry.contains("ann:$y$"), "{entry}");
+    // The password is the one that was typed.
+    let mut terminal = sb.command("su").args(["-c", "echo I am $USER", "ann"]).user("nobody").pty(24, 80).spawn()?;
+    terminal.wait_for("Password: ").await?;
+    terminal.send_line("correct horse").await?;
+    terminal.wait_for("I am ann\n").await?;
+    assert!(terminal.wait().await?.success());
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_shell_has_a_size_jobs_and_keys(sb: Sandbox) -> quicksand::Result<()> {
+    let mut shell = sb.command("bash").arg("--norc").env("PS1", "READY ").pty(30, 100).spawn()?;
+    shell.wait_for("READY $").await?;
+    shell.send_line("stty size; echo $TERM; test -t 0 -a -t 1 -a -t 2 && tty").await?;
+    shell.wait_for(r"30 100\nxterm-256color\n/dev/pts/\d+\n").await?;
+    shell.resize(50, 120)?;
+    shell.send_line("stty size").await?;
+    shell.wait_for("\n50 120\n").await?;
+
+    // A key that sends a signal reaches the job in the foreground, and the shell lives on.
+    shell.wait_for("READY $").await?;
+    shell.send_line("trap : INT; sleep 1000").await?;
+    shell.wait_for("sleep 1000\n").await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    shell.send("\x03").await?;
+    shell.wait_for("READY $").await?;
+    shell.send_line("echo code $?").await?;
+    shell.wait_for("\ncode 130\n").await?;
+
+    // What stands before a find is what a command printed.
+    shell.wait_for("READY $").await?;
+    shell.send_line("seq 3; printf 'done\\n'").await?;
+    shell.wait_for("seq.*\n").await?;
+    assert_eq!(shell.wait_for("done\n").await?.before, "1\n2\n3\n");
+    shell.wait_for("READY $").await?;
+    shell.send("\x04").await?;
+    assert_eq!(shell.wait().await?, ExitStatus::Code(0));
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_program_that_paints_the_whole_screen_is_seen(sb: Sandbox) -> quicksand::Result<()> {
+    let mut top = sb.command("top").args(["-d", "1"]).pty(24, 80).spawn()?;
+    let screen = top.wait_for_screen(r"(?s)load average.*PID USER.*systemd").await?;
+    assert!(screen.lines().count() <= 24 && screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    assert!(screen.starts_with("top - "), "{screen}");
+    top.send("q").await?;
+    assert!(top.wait().await?.success());
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn what_does_not_come_is_an_error_that_shows_the_screen(sb: Sandbox) -> quicksand::Result<()> {
+    let mut terminal =
+        sb.command("sh").args(["-c", "printf '\\033[31mone\\033[0m\\ntwo? '; read x; exit 3"]).pty(24, 80).spawn()?;
+    let error = terminal.wait_for("three").timeout(SHORT).await.unwrap_err();
+    assert!(matches!(&error, Error::WaitTimeout { seen, .. } if seen == "one\ntwo?"), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("wait for \"three\" on the terminal of sh -c") && text.ends_with("one\n    two?"),
+        "{text}"
+    );
+    let error = terminal.wait().timeout(SHORT).await.unwrap_err();
+    assert!(matches!(error, Error::WaitTimeout { .. }), "{error:?}");
+    // Nothing was taken by the waits that failed.
+    terminal.wait_for("one\n").await?;
+    terminal.send_line("").await?;
+    let error = terminal.wait_for("three").await.unwrap_err();
+    let expected = |seen: &str| seen.starts_with("one\ntwo?");
+    assert!(
+        matches!(&error, Error::TerminalEnded { status: ExitStatus::Code(3), seen, .. } if expected(seen)),
+        "{error:?}"
+    );
+    assert!(matches!(terminal.send_line("x").await, Err(Error::TerminalEnded { .. })));
+
+    let mut terminal = sb.command("/no/such/program").pty(24, 80).spawn()?;
+    let error = terminal.wait_for("x").await.unwrap_err();
+    assert!(error.to_string().contains("No such file"), "{error}");
+    assert!(matches!(sb.command("true").pty(0, 80).spawn(), Err(Error::BadOption { option: "pty", .. })));
+    let mut terminal = sb.command("true").pty(24, 80).spawn()?;
+    assert!(matches!(terminal.wait_for("(").await, Err(Error::BadPattern { .. })));
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn its_bytes_go_through_as_they_are(sb: Sandbox) -> quicksand::Result<()> {
+    let mut child = sb.command("cat").pty(24, 80).spawn()?.into_child();
+    let (mut keys, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    keys.write_all(b"\x1b[1mab\r").await.unwrap();
+    let mut echo = [0; 17];
+    output.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"^[[1mab\r\n\x1b[1mab\r\n");
+    // The end of what is typed is the end of a file.
+    drop(keys);
+    assert_eq!(child.wait().await?, ExitStatus::Code(0));
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn much_is_typed_and_printed(sb: Sandbox) -> quicksand::Result<()> {
+    let mut terminal =
+        sb.command("sh").args(["-c", "stty -icanon; head -c 1500000 | wc -c; echo end"]).pty(24, 80).spawn()?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The echo alone is more than what may be under way.
+    terminal.send("a".repeat(1_500_000)).await?;
+    // The last of the echo comes late, among what the program prints.
+    terminal.wait_for("1500000\n").await?;
+    terminal.wait_for("end\n").await?;
+    assert!(terminal.wait().await?.success());
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn nothing_of_it_stays(sb: Sandbox) -> quicksand::Result<()> {
+    let mut shell = sb.command("bash").pty(24, 80).spawn()?;
+    shell.wait_for(r"# $").await?;
+    // A job of a shell has a process group of its own.
+    shell.send_line("sleep 4242 & sleep 4243").await?;
+    sb.wait_until_succeeds("pgrep -f 'sleep 424[2]' && pgrep -f 'sleep 424[3]'").await?;
+    drop(shell);
+    sb.wait_until_succeeds("! pgrep -f 'sleep 424[23]'").await?;
+    sb.wait_until_succeeds("test -z \"$(ls /dev/pts | grep -v ptmx)\"").await?;
+    Ok(())
+}
