@@ -51,6 +51,8 @@ pub use quicksand_core::{
 };
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;
+#[cfg(feature = "insta")]
+pub use quicksand_test::{assert_sandbox_snapshot, snapshot_settings};
 
 /// The examples of the README, which are compiled as tests of the documentation.
 #[cfg(doctest)]

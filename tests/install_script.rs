@@ -4,7 +4,7 @@
 //! The script and the release that it installs are in `tests/install_script`. They are included here rather than read,
 //! so that the save `installed` is made again when one of them changes.
 
-use quicksand::{Output, Sandbox, sandbox_setup, sandbox_test};
+use quicksand::{Output, Sandbox, assert_sandbox_snapshot, sandbox_setup, sandbox_test};
 
 const SCRIPT: &str = include_str!("install_script/install.sh");
 const RELEASE: [(&str, u32, &str); 4] = [
@@ -19,7 +19,7 @@ const ASK: &str = "curl --silent --show-error --unix-socket /run/greeter.socket 
 #[sandbox_setup]
 async fn installed(sb: &Sandbox) -> quicksand::Result<()> {
     let out = install(sb, &archive(&RELEASE)).await?;
-    assert!(out.success(), "{}", tidy(&out));
+    assert!(out.success(), "{out}");
     Ok(())
 }
 
@@ -42,15 +42,10 @@ fn archive(files: &[(&str, u32, &str)]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// All that a program says and how it ends, as it stands in a snapshot.
-fn tidy(out: &Output) -> String {
-    format!("exit code {}\n--- stdout ---\n{}--- stderr ---\n{}", out.exit_code, out.stdout, out.stderr)
-}
-
 /// What a line of shell prints, once it has succeeded.
 async fn said(sb: &Sandbox, line: &str) -> quicksand::Result<String> {
     let out = sb.execute(line).await?;
-    assert!(out.success(), "{line}\n{}", tidy(&out));
+    assert!(out.success(), "{out}");
     Ok(out.stdout)
 }
 
@@ -59,7 +54,7 @@ async fn said(sb: &Sandbox, line: &str) -> quicksand::Result<String> {
 #[sandbox_test(image = "debian", save = "base")]
 async fn tells_what_it_does(sb: Sandbox) -> quicksand::Result<()> {
     let out = install(&sb, &archive(&RELEASE)).await?;
-    insta::assert_snapshot!(tidy(&out));
+    assert_sandbox_snapshot!(out);
     Ok(())
 }
 
@@ -67,14 +62,14 @@ async fn tells_what_it_does(sb: Sandbox) -> quicksand::Result<()> {
 async fn leaves_nothing_of_a_damaged_archive(sb: Sandbox) -> quicksand::Result<()> {
     let whole = archive(&RELEASE);
     let out = install(&sb, &whole[..whole.len() / 2]).await?;
-    insta::assert_snapshot!(tidy(&out));
+    assert_sandbox_snapshot!(out);
     assert_untouched(&sb).await
 }
 
 #[sandbox_test(image = "debian", save = "base")]
 async fn leaves_nothing_of_an_incomplete_archive(sb: Sandbox) -> quicksand::Result<()> {
     let out = install(&sb, &archive(&RELEASE[..3])).await?;
-    insta::assert_snapshot!(tidy(&out));
+    assert_sandbox_snapshot!(out);
     assert_untouched(&sb).await
 }
 
@@ -90,7 +85,7 @@ async fn assert_untouched(sb: &Sandbox) -> quicksand::Result<()> {
 async fn is_for_root_only(sb: Sandbox) -> quicksand::Result<()> {
     sb.write_file("/tmp/install.sh", SCRIPT).await?;
     let out = sb.command("sh").args(["/tmp/install.sh", "/tmp/release.tar"]).user("nobody").output().await?;
-    insta::assert_snapshot!(tidy(&out));
+    assert_sandbox_snapshot!(out);
     Ok(())
 }
 
@@ -129,7 +124,7 @@ async fn answers_as_its_user(sb: Sandbox) -> quicksand::Result<()> {
 #[sandbox_test(image = "debian", save = "installed", setup = installed)]
 async fn answers_other_users(sb: Sandbox) -> quicksand::Result<()> {
     let out = sb.command("/bin/sh").args(["-c", ASK]).user("nobody").output().await?;
-    assert_eq!(out.stdout, "Hello from greeter\n", "{}", tidy(&out));
+    assert_eq!(out.stdout, "Hello from greeter\n", "{out}");
     Ok(())
 }
 
@@ -137,7 +132,7 @@ async fn answers_other_users(sb: Sandbox) -> quicksand::Result<()> {
 async fn can_run_again(sb: Sandbox) -> quicksand::Result<()> {
     sb.write_file("/etc/greeter.conf", "GREETING='Good evening'\n").await?;
     let out = install(&sb, &archive(&RELEASE)).await?;
-    insta::assert_snapshot!(tidy(&out));
+    assert_sandbox_snapshot!(out);
     assert_eq!(said(&sb, ASK).await?, "Good evening from greeter\n");
     Ok(())
 }

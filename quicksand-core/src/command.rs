@@ -1,6 +1,6 @@
 //! Programs in the guest, in the manner of [`std::process::Command`].
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, sync::Arc, time::Duration};
+use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, sync::Arc, time::Duration};
 
 use quicksand_protocol::message::{Done, Exec, Exit, Request, Window};
 use tokio::{
@@ -50,24 +50,29 @@ pub struct Output {
     pub exit_code: i32,
     /// How it ended.
     pub status: ExitStatus,
+    /// The command: the line of shell as it was given, or the program and its arguments joined by spaces.
+    pub command: String,
+    /// The image at the bottom of the machine's disk: `debian`.
+    pub image: String,
     raw: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Output {
-    fn new(stdout: Vec<u8>, stderr: Vec<u8>, status: ExitStatus) -> Output {
+    fn new(command: String, image: String, stdout: Vec<u8>, stderr: Vec<u8>, status: ExitStatus) -> Output {
         let exit_code = match status {
             ExitStatus::Code(code) => code,
             ExitStatus::Signal(signal) => 128 + signal,
         };
         match (String::from_utf8(stdout), String::from_utf8(stderr)) {
-            (Ok(stdout), Ok(stderr)) => Output { stdout, stderr, exit_code, status, raw: None },
+            (Ok(stdout), Ok(stderr)) => Output { stdout, stderr, exit_code, status, command, image, raw: None },
             (stdout, stderr) => {
                 let bytes = |text: Result<String, std::string::FromUtf8Error>| {
                     text.map_or_else(std::string::FromUtf8Error::into_bytes, String::into_bytes)
                 };
                 let (stdout, stderr) = (bytes(stdout), bytes(stderr));
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                Output { stdout: text(&stdout), stderr: text(&stderr), exit_code, status, raw: Some((stdout, stderr)) }
+                let (out, err) = (text(&stdout), text(&stderr));
+                Output { stdout: out, stderr: err, exit_code, status, command, image, raw: Some((stdout, stderr)) }
             }
         }
     }
@@ -85,6 +90,25 @@ impl Output {
     /// Standard error to the byte.
     pub fn stderr_bytes(&self) -> &[u8] {
         self.raw.as_ref().map_or(self.stderr.as_bytes(), |(_, stderr)| stderr)
+    }
+}
+
+/// The command, how it ended and what it printed, for people and for snapshots.
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "$ {}", self.command.trim_end().replace('\n', "\n> "))?;
+        match self.status {
+            ExitStatus::Code(code) => writeln!(f, "exit code: {code}")?,
+            ExitStatus::Signal(signal) => writeln!(f, "signal: {signal}")?,
+        }
+        for (name, content) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            if !content.is_empty() {
+                // Whether its last line is a whole one is a part of what was printed.
+                let end = if content.ends_with('\n') { "" } else { "\n(no newline at the end)\n" };
+                write!(f, "----- {name} -----\n{content}{end}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -185,7 +209,10 @@ impl<'a> Command<'a> {
         let done = timeout(after, work).await;
         entry.printed(&stdout, &stderr);
         match done {
-            Ok(Ok(status)) => Ok(Output::new(stdout, stderr, status)),
+            Ok(Ok(status)) => {
+                let image = child.vm.origin().map(|state| state.image().name().to_owned()).unwrap_or_default();
+                Ok(Output::new(command, image, stdout, stderr, status))
+            }
             Ok(Err(error)) => {
                 entry.failed(&error);
                 Err(error)
@@ -227,6 +254,12 @@ impl<'a> Command<'a> {
     }
 
     fn display(&self) -> String {
+        if let [shell, flag, line] = self.exec.argv.as_slice()
+            && shell == b"/bin/sh"
+            && flag == b"-c"
+        {
+            return String::from_utf8_lossy(line).into_owned();
+        }
         let words: Vec<_> = self.exec.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
         words.join(" ")
     }
@@ -312,10 +345,15 @@ mod tests {
 
     #[test]
     fn text_is_text_and_bytes_stay_bytes() {
-        let output = Output::new(b"a\n".to_vec(), vec![0xff, b'x'], ExitStatus::Signal(9));
+        let new = |stdout, stderr, status| Output::new("x".into(), "debian".into(), stdout, stderr, status);
+        let output = new(b"a\n".to_vec(), vec![0xff, b'x'], ExitStatus::Signal(9));
         assert_eq!((&*output.stdout, &*output.stderr, output.exit_code), ("a\n", "\u{fffd}x", 137));
         assert_eq!((output.stdout_bytes(), output.stderr_bytes()), (&b"a\n"[..], &[0xff, b'x'][..]));
         assert!(!output.success());
-        assert_eq!(Output::new(b"b".to_vec(), vec![], ExitStatus::Code(0)).stdout_bytes(), b"b");
+        assert_eq!(
+            output.to_string(),
+            "$ x\nsignal: 9\n----- stdout -----\na\n----- stderr -----\n\u{fffd}x\n(no newline at the end)\n"
+        );
+        assert_eq!(new(b"b".to_vec(), vec![], ExitStatus::Code(0)).stdout_bytes(), b"b");
     }
 }

@@ -15,14 +15,22 @@ mod meta;
 mod prepare;
 mod progress;
 mod run;
+#[cfg(feature = "insta")]
+mod snapshot;
 
 pub use progress::show_progress;
+#[cfg(feature = "insta")]
+pub use snapshot::snapshot_settings;
 
 /// What the macros need. Not for anyone else: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(feature = "insta")]
+    pub use crate::snapshot::settings_for;
     pub use crate::{
         meta::{SaveMeta, Setup, SetupOutcome, TestMeta},
         run::run,
     };
+    #[cfg(feature = "insta")]
+    pub use {insta, quicksand_core::Output};
 }

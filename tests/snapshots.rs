@@ -1,0 +1,38 @@
+//! Snapshots of what commands print: one tidy text, the same from run to run and from clone to clone.
+
+use quicksand::{Sandbox, assert_sandbox_snapshot, sandbox_test, snapshot_settings};
+
+#[sandbox_test(image = "debian", save = "base")]
+async fn a_command_its_code_and_its_streams(sb: Sandbox) -> quicksand::Result<()> {
+    assert_sandbox_snapshot!(sb.execute("echo out; echo err >&2; printf '\\033[32mgreen\\033[0m'; exit 3").await?);
+    assert_sandbox_snapshot!("killed", sb.execute("kill -15 $$").await?);
+    Ok(())
+}
+
+/// Another test of another clone would compare with the same snapshot.
+#[sandbox_test(image = "debian", save = "base")]
+async fn what_changes_from_run_to_run(sb: Sandbox) -> quicksand::Result<()> {
+    let line = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; date; date -Is; date -u -R; \
+                ip -brief address show scope global | tr -s ' ' | cut -d ' ' -f 3; \
+                cat /sys/class/net/e*/address; systemctl show --property MainPID dbus | sed 's/MainPID=/Main PID: /'; \
+                logger --stderr --id=$$ --tag quick hello";
+    assert_sandbox_snapshot!(sb.execute(line).await?);
+    Ok(())
+}
+
+#[sandbox_test(image = "debian", save = "base")]
+async fn plain_strings_may_have_the_filters_too(sb: Sandbox) -> quicksand::Result<()> {
+    let said = sb.execute("echo today is $(date --iso-8601=seconds)").await?.stdout;
+    snapshot_settings().bind(|| insta::assert_snapshot!(said));
+    Ok(())
+}
+
+#[sandbox_test(image = "debian", save = "base")]
+#[should_panic(expected = "snapshot assertion")]
+async fn what_differs_fails(sb: Sandbox) {
+    let output = sb.execute("echo another").await.unwrap();
+    // Not to be accepted by whoever runs the suite with INSTA_UPDATE.
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(env!("CARGO_TARGET_TMPDIR"));
+    settings.bind(|| insta::assert_snapshot!(output.to_string(), @"$ echo one"));
+}
