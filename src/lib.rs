@@ -45,9 +45,9 @@
 pub use quicksand_core::environment;
 pub use quicksand_core::{
     Accel, Accelerator, ChannelError, Child, Command, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, DEFAULT_OUTPUT_LIMIT,
-    DEFAULT_TIMEOUT, DEFAULT_WAIT_TIMEOUT, Error, ExitStatus, Found, NetworkMode, Output, ParseSizeError, Progress,
-    Result, Sandbox, SandboxBuilder, SaveReport, Size, Stage, StartCause, StartError, StartKind, StartReport, Terminal,
-    TerminalCommand, Wait,
+    DEFAULT_TIMEOUT, DEFAULT_WAIT_TIMEOUT, Error, ExitStatus, Found, HOST_NAME, NetworkMode, Output, ParseSizeError,
+    PortForward, Progress, Result, Sandbox, SandboxBuilder, SaveReport, Size, Stage, StartCause, StartError, StartKind,
+    StartReport, Terminal, TerminalCommand, Wait,
 };
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;

@@ -3,7 +3,6 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::Arc,
@@ -12,7 +11,7 @@ use std::{
 
 use quicksand_protocol::message::{Await, Condition, Done, Failure};
 
-use crate::operation::Operation;
+use crate::{connection, operation::Operation};
 
 /// How long to rest between two looks.
 const STEP: Duration = Duration::from_millis(20);
@@ -37,41 +36,14 @@ pub(crate) fn wait(wanted: &Await, operation: &Arc<Operation>) -> Result<Done, F
 fn look(condition: &Condition) -> io::Result<()> {
     match condition {
         Condition::File(path) => fs::symlink_metadata(Path::new(OsStr::from_bytes(path))).map(drop),
-        Condition::Port(port) => connect(*port),
+        Condition::Port(port) => connection::to_own_port(*port, CONNECT).map(drop),
     }
-}
-
-/// Connects to the port on one of the guest's own addresses: a server need not listen on all of them.
-fn connect(port: u16) -> io::Result<()> {
-    let mut refusal = None;
-    for address in own_addresses() {
-        match TcpStream::connect_timeout(&SocketAddr::new(address, port), CONNECT) {
-            Ok(_) => return Ok(()),
-            // That of the first address says most: others may not even be reachable.
-            Err(error) => refusal = refusal.or(Some(error)),
-        }
-    }
-    Err(refusal.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
-}
-
-/// The loopback addresses, and those of the interfaces.
-fn own_addresses() -> Vec<IpAddr> {
-    let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
-        let Some(address) = interface.address else { continue };
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        // A link-local address says nothing without its interface, and no server is bound to one alone.
-        let v6 = address.as_sockaddr_in6().map(|address| address.ip()).filter(|ip| !ip.is_unicast_link_local());
-        let address = v4.or(v6.map(IpAddr::V6));
-        addresses.extend(address.filter(|address| !addresses.contains(address)));
-    }
-    addresses
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, TcpListener};
 
     #[test]
     fn a_port_answers_once_somebody_listens() {

@@ -8,11 +8,14 @@
 //! another, and a thread costs less than the process that most requests start.
 
 mod conditions;
+mod connection;
 mod exec;
 mod files;
 mod follow;
+mod hosts;
 mod init;
 mod inittab;
+mod interface;
 mod network;
 mod new_user;
 mod operation;

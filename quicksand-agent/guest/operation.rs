@@ -4,12 +4,16 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, Read, Write},
+    os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::{
+        signal::{Signal, killpg},
+        socket::{Shutdown, shutdown},
+    },
     unistd::Pid,
 };
 use quicksand_protocol::{
@@ -42,6 +46,7 @@ struct State {
     group: Option<Pid>,
     /// The terminal that its process has, which then leads a session.
     terminal: Option<File>,
+    socket: Option<OwnedFd>,
     end: End,
 }
 
@@ -102,9 +107,8 @@ impl Operation {
 
     /// Ends the operation: its streams fail and its processes are killed.
     pub(crate) fn cancel(&self) {
-        self.state().end = End::Cancelled;
+        self.give_up(End::Cancelled);
         self.kill();
-        self.changed.notify_all();
     }
 
     /// Kills its process group and, with a terminal, all that was started on that.
@@ -120,8 +124,33 @@ impl Operation {
 
     /// Lets go of the operation, whose session is over: its output goes nowhere, its process runs on.
     pub(crate) fn detach(&self) {
-        self.state().end = End::Detached;
+        self.give_up(End::Detached);
+    }
+
+    fn give_up(&self, end: End) {
+        let mut state = self.state();
+        state.end = end;
+        wake_socket(&state);
         self.changed.notify_all();
+    }
+
+    /// Whether the host has neither given the operation up nor gone away.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.state().end == End::Wanted
+    }
+
+    /// Names the socket on which a thread may wait, so that it hears of the operation's end. Nothing is read from it after that.
+    pub(crate) fn set_socket(&self, socket: OwnedFd) {
+        let mut state = self.state();
+        state.socket = Some(socket);
+        if state.end != End::Wanted {
+            wake_socket(&state);
+        }
+    }
+
+    /// Lets go of the socket.
+    pub(crate) fn forget_socket(&self) {
+        self.state().socket = None;
     }
 
     /// Sends a signal to the process group, where there is one.
@@ -184,7 +213,7 @@ impl Operation {
     }
 
     pub(crate) fn output(self: &Arc<Self>, stream: u8) -> Output {
-        Output { operation: Arc::clone(self), stream }
+        Output { operation: Arc::clone(self), stream, abandoned: false }
     }
 
     fn send(&self, kind: Kind, stream: u8, payload: &[u8]) -> io::Result<()> {
@@ -200,6 +229,13 @@ impl Operation {
     }
 }
 
+/// Has whoever reads from the operation's socket, or accepts on it, return.
+fn wake_socket(state: &State) {
+    if let Some(socket) = &state.socket {
+        let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
+    }
+}
+
 fn given_up() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the host gave the operation up")
 }
@@ -212,6 +248,9 @@ impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.0.state();
         loop {
+            if state.end == End::Cancelled {
+                return Err(given_up());
+            }
             if !state.input.is_empty() {
                 let len = state.input.read(buffer)?;
                 let grant = state.receive.consume(len);
@@ -237,9 +276,15 @@ impl Read for Input {
 pub(crate) struct Output {
     operation: Arc<Operation>,
     stream: u8,
+    abandoned: bool,
 }
 
 impl Output {
+    /// Lets the stream end with the operation and its reply, which is to be a failure: what came so far is not all there is.
+    pub(crate) fn abandon(mut self) {
+        self.abandoned = true;
+    }
+
     /// Sends all of `bytes`, or drops them where the session is over: a process whose host has gone must not block.
     pub(crate) fn send_or_discard(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.write_all(bytes) {
@@ -276,6 +321,8 @@ impl Write for Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        let _ = self.operation.send(Kind::Eof, self.stream, &[]);
+        if !self.abandoned {
+            let _ = self.operation.send(Kind::Eof, self.stream, &[]);
+        }
     }
 }

@@ -10,7 +10,7 @@ use nix::{
     unistd::sethostname,
 };
 
-use crate::network;
+use crate::interface;
 
 /// What tells an agent that its process 1 is this.
 pub(crate) const WORD: &str = "no-init";
@@ -50,7 +50,7 @@ pub(crate) fn prepare() {
     let name = fs::read_to_string("/etc/hostname").unwrap_or_default();
     let name = name.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("localhost");
     let _ = sethostname(name);
-    let _ = network::bring_up("lo");
+    let _ = interface::bring_up("lo");
 }
 
 /// Waits for orphans until the agent is gone.

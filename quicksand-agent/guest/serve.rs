@@ -16,7 +16,7 @@ use quicksand_protocol::{
 };
 
 use crate::{
-    conditions, exec, files, follow, new_user,
+    conditions, connection, exec, files, follow, hosts, network, new_user,
     operation::Operation,
     port::{self, Arrival, Writer},
     settle, wake,
@@ -152,6 +152,11 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
         Request::Await(wanted) => conditions::wait(&wanted, operation),
         Request::Follow { path } => follow::follow(&path, operation),
         Request::CreateUser { name } => new_user::create(&name),
+        Request::Connect(request) => connection::connect(&request, operation),
+        Request::Listen { port } => connection::listen(port, operation),
+        Request::Accept { connection } => connection::accept(connection, operation),
+        Request::Hosts { entries } => hosts::replace(&entries),
+        Request::Cards { cards } => network::set_cards(&cards),
     }
 }
 

@@ -227,6 +227,14 @@ pub enum Error {
         /// The limit.
         limit: Size,
     },
+    /// A port of the host could not be listened on.
+    #[error("listen on 127.0.0.1:{port} of the host; port 0 has a free one picked")]
+    Listen {
+        /// The port.
+        port: u16,
+        /// What came of it.
+        source: io::Error,
+    },
     /// A file on the host could not be read or written.
     #[error("{what} {}", path.display())]
     Io {

@@ -34,6 +34,7 @@ pub mod initramfs;
 pub mod inventory;
 mod machine;
 pub mod memory;
+mod network;
 mod pattern;
 mod progress;
 pub mod qcow2;
@@ -53,7 +54,9 @@ pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitSta
 pub use error::{Error, Result};
 pub use guest::ChannelError;
 pub use machine::{Accel, Accelerator, NetworkMode};
+pub use network::PortForward;
 pub use progress::{Progress, Reporter};
+pub use quicksand_protocol::network::HOST_NAME;
 pub use sandbox::{
     DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, StartKind, StartReport,
     source_identity,

@@ -4,7 +4,10 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::frame::MAX_PAYLOAD;
+use crate::{
+    frame::MAX_PAYLOAD,
+    network::{Card, Connect},
+};
 
 /// Length of a session's nonce in bytes.
 pub const NONCE_LEN: usize = 16;
@@ -93,6 +96,31 @@ pub enum Request {
     CreateUser {
         /// The user's name.
         name: String,
+    },
+    /// Connect to a server in the guest, STDIN and STDOUT being the connection's bytes each way; ends with [`Done::Nothing`] once
+    /// both have ended. Cancelling it resets the connection.
+    Connect(Connect),
+    /// Listen at [`HOST_ADDRESS`](crate::network::HOST_ADDRESS) for connections to the host's port of that number. Sends on STDOUT
+    /// a number of four bytes, little-endian: 0 once it listens, then that of each connection, for [`Request::Accept`]. Ends only
+    /// when cancelled.
+    Listen {
+        /// The port.
+        port: u16,
+    },
+    /// Take a connection that [`Request::Listen`] told of; the rest is as with [`Request::Connect`].
+    Accept {
+        /// Its number.
+        connection: u32,
+    },
+    /// Replace our part of `/etc/hosts`; ends with [`Done::Nothing`].
+    Hosts {
+        /// An IPv4 address and its name each.
+        entries: Vec<([u8; 4], String)>,
+    },
+    /// Set up the cards of private networks, and remove those that are not named; ends with [`Done::Nothing`].
+    Cards {
+        /// The cards that the guest is to have.
+        cards: Vec<Card>,
     },
 }
 

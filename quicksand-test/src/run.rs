@@ -24,7 +24,8 @@ pub fn run<F, T>(meta: &TestMeta, body: F) -> T
 where
     F: AsyncFnOnce(Sandbox) -> T,
 {
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a test can have a runtime");
+    let runtime =
+        Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a test can have a runtime");
     let outcome = runtime.block_on(async {
         let sandbox = match prepare(meta).await {
             Ok(sandbox) => sandbox,

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Life, Sandbox, save::check_name};
 use crate::{
-    Error, Progress, Reporter, Result, Size,
+    Error, PortForward, Progress, Reporter, Result, Size,
     admission::Turn,
     image::Image,
     machine::{Accel, LEAST_MEMORY, NetworkMode},
@@ -36,6 +36,8 @@ pub struct SandboxBuilder {
     pub(super) extra_arguments: Vec<String>,
     pub(super) turn: Turn,
     pub(super) identity: Identity,
+    pub(super) forwards: Vec<PortForward>,
+    pub(super) host_ports: Vec<u16>,
     pub(super) reporter: Reporter,
 }
 
@@ -135,6 +137,7 @@ impl SandboxBuilder {
         if let Some(name) = &self.save {
             check_name(name)?;
         }
+        self.check_ports()?;
         Ok(Sandbox { options: self, life: Mutex::new(Life::Built) })
     }
 

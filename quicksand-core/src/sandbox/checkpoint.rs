@@ -89,7 +89,8 @@ impl Sandbox {
     }
 
     /// A twin: a sandbox of its own that goes on from this moment of this one, memory, processes and files, while this one runs on.
-    /// It has a machine id and a random pool of its own, no checkpoints, and writes no save when it is stopped. It may outlive the
+    /// It has a machine id and a random pool of its own, no checkpoints, and writes no save when it is stopped. Its forwarded
+    /// ports lead from other ports of the host, see [`port_forwards`](Sandbox::port_forwards). It may outlive the
     /// sandbox that it came from, and may be forked itself.
     ///
     /// # Errors
@@ -112,7 +113,8 @@ impl Sandbox {
         let vm = Vm::restore(&running.host, &state, &running.outside, Identity::New).await?;
         let report = StartReport { kind: StartKind::Warm, reasons: Vec::new(), elapsed: begun.elapsed(), waited };
         let (host, why_not_better) = (running.host.clone(), running.why_not_better.clone());
-        let twin = Running::new(vm, running.outside.clone(), host, why_not_better, report, slot);
+        let twin =
+            Running::new(vm, running.outside.clone(), host, why_not_better, report, slot, running.links.twin().await);
         attach::attach(&twin).await?;
         let options = SandboxBuilder { save: None, ..self.options.clone() };
         Ok(Sandbox { options, life: Mutex::new(Life::Running(Arc::new(twin))) })

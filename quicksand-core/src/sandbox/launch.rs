@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
-use super::{DEFAULT_MEMORY, Running, SandboxBuilder, StartKind, StartReport, attach};
+use super::{DEFAULT_MEMORY, Links, Running, SandboxBuilder, StartKind, StartReport, attach};
 use crate::{
     Error, Reporter, Result, Size, accel,
     admission::{Demand, Slot},
@@ -51,7 +51,7 @@ impl SandboxBuilder {
         }
         let report = StartReport { kind, reasons, elapsed: begun.elapsed().saturating_sub(waited), waited };
         tracing::debug!(source = self.source, ?report, "started");
-        let running = Running::new(vm, self.outside(), host, choice.why_not_better, report, slot);
+        let running = Running::new(vm, self.outside(), host, choice.why_not_better, report, slot, Links::new(self));
         attach::attach(&running).await?;
         Ok(running)
     }

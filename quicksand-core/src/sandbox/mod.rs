@@ -6,6 +6,7 @@ mod checkpoint;
 mod evidence;
 mod freeze;
 mod launch;
+mod network;
 mod running;
 mod save;
 
@@ -30,6 +31,7 @@ use crate::{
 pub use builder::SandboxBuilder;
 pub use evidence::Evidence;
 pub use launch::source_identity;
+use network::Links;
 use running::Running;
 pub use save::SaveReport;
 pub(crate) use save::check_name;
@@ -111,6 +113,8 @@ impl Sandbox {
             extra_arguments: Vec::new(),
             turn: Turn::default(),
             identity: Identity::New,
+            forwards: Vec::new(),
+            host_ports: Vec::new(),
             reporter: Reporter::silent(),
         }
     }

@@ -7,13 +7,14 @@ use std::{
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use super::{StartReport, attach};
+use super::{Links, StartReport, attach};
 use crate::{
     Error, Result,
     admission::Slot,
     command_log::CommandLog,
     guest::ChannelError,
     host::Host,
+    network::Current,
     state::State,
     vm::{Identity, Outside, Vm},
 };
@@ -22,7 +23,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Running {
     /// The machine by which it runs now: a reboot or a return to a checkpoint puts another in its place.
-    vm: Mutex<Arc<Vm>>,
+    vm: Arc<Mutex<Arc<Vm>>>,
+    /// Its connections to the host.
+    pub(super) links: Links,
     /// Held by whoever writes the machine down or puts another in its place.
     changing: Arc<AsyncMutex<()>>,
     /// What its machine is given at each of its starts.
@@ -52,11 +55,13 @@ impl Running {
         why_not_better: Option<String>,
         report: StartReport,
         mut slot: Slot,
+        links: Links,
     ) -> Running {
         slot.runs_as(vm.process().pid());
-        let (vm, changing, checkpoints) = (Mutex::new(Arc::new(vm)), Arc::default(), Mutex::default());
+        let (vm, changing, checkpoints) = (Arc::new(Mutex::new(Arc::new(vm))), Arc::default(), Mutex::default());
         Running {
             vm,
+            links,
             changing,
             outside,
             checkpoints,
@@ -71,6 +76,11 @@ impl Running {
     /// The machine by which it runs now.
     pub(super) fn vm(&self) -> Arc<Vm> {
         Arc::clone(&lock(&self.vm))
+    }
+
+    /// The same for tasks that do not keep it alive.
+    pub(super) fn current(&self) -> Current {
+        Current::new(&self.vm)
     }
 
     /// Waits until nobody else changes the machine.
