@@ -20,6 +20,11 @@ pub(crate) enum Command {
     /// Its input, output and errors are those of this program, and so is its exit code. 125 says that there was no machine,
     /// 127 that the guest could not run the command, 124 that its time was over.
     Run(RunArgs),
+    /// Open a shell, or another program, on a terminal of a machine of its own
+    ///
+    /// What you do there is gone when it ends, unless --save keeps it. Ctrl-] pressed three times leaves a guest that no
+    /// longer answers.
+    Shell(ShellArgs),
     /// Show the machines that run now
     Ps(ListArgs),
     /// Remove what can be made again: warm states that were not used for a while
@@ -84,6 +89,23 @@ pub(crate) struct RunArgs {
     pub(crate) timeout: Option<Duration>,
     /// The command and its arguments; no shell sees them
     #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {
+    /// An image, a save, or the directory of a save
+    pub(crate) source: String,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Write a save of that name when the program has ended
+    #[arg(long, value_name = "NAME")]
+    pub(crate) save: Option<String>,
+    /// Be that user of the guest, by name or number
+    #[arg(long, short, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// The program in place of the user's login shell, and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
 

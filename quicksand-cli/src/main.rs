@@ -1,7 +1,7 @@
 //! The command `quicksand`.
 //!
 //! - [`args`]: the command line;
-//! - [`run`], [`ps`], [`prune`], [`doctor`], [`bench`]: a file for each command;
+//! - [`run`], [`shell`], [`ps`], [`prune`], [`doctor`], [`bench`]: a file for each command;
 //! - [`show`]: lists for people and for programs;
 //! - [`failure`] and [`exit`]: what a failure looks like, and the exit codes.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod failure;
 mod prune;
 mod ps;
 mod run;
+mod shell;
 mod show;
 
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
 async fn carry_out(command: Command) -> Result {
     match command {
         Command::Run(args) => run::run(args).await,
+        Command::Shell(args) => shell::shell(args).await,
         Command::Ps(args) => ps::list(&args),
         Command::Prune(args) => prune::prune(&args),
         Command::Doctor(args) => doctor::doctor(&args).await,
