@@ -49,6 +49,8 @@ pub use quicksand_core::{
     PortForward, Progress, Result, Sandbox, SandboxBuilder, SaveReport, Size, Stage, StartCause, StartError, StartKind,
     StartReport, Terminal, TerminalCommand, Wait,
 };
+#[cfg(feature = "mounts")]
+pub use quicksand_core::{ActiveMount, Mount};
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;
 #[cfg(feature = "insta")]

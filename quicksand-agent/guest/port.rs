@@ -17,28 +17,37 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Between looks at a port whose host end is closed: reading it returns at once, and there is nothing to wait on.
 const HOST_AWAY: Duration = Duration::from_millis(5);
 
-/// Opens the port for reading and for writing.
+/// Opens the agent's port for reading and for writing.
 pub(crate) fn open() -> io::Result<(Reader, Writer)> {
-    let deadline = Instant::now() + DEADLINE;
+    let file = open_named(NAME, DEADLINE)?;
+    Ok((Reader(file.try_clone()?), Writer::new(file)))
+}
+
+/// Opens the port of that name, which may be on its way.
+pub(crate) fn open_named(name: &str, patience: Duration) -> io::Result<File> {
+    let deadline = Instant::now() + patience;
     loop {
-        if let Some(device) = find()? {
-            let file = OpenOptions::new().read(true).write(true).open(device)?;
-            return Ok((Reader(file.try_clone()?), Writer::new(file)));
+        if let Some(device) = find(name)? {
+            match OpenOptions::new().read(true).write(true).open(device) {
+                // The kernel knows of it, and its device file is not made yet.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                opened => return opened,
+            }
         }
         if Instant::now() > deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("find the port {NAME}")));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("find the port {name}")));
         }
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn find() -> io::Result<Option<String>> {
+fn find(name: &str) -> io::Result<Option<String>> {
     let Ok(ports) = fs::read_dir("/sys/class/virtio-ports") else {
         return Ok(None);
     };
     for port in ports {
         let port = port?;
-        if fs::read_to_string(port.path().join("name")).is_ok_and(|name| name.trim_end() == NAME) {
+        if fs::read_to_string(port.path().join("name")).is_ok_and(|found| found.trim_end() == name) {
             return Ok(Some(format!("/dev/{}", port.file_name().to_string_lossy())));
         }
     }

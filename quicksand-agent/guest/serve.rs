@@ -16,7 +16,7 @@ use quicksand_protocol::{
 };
 
 use crate::{
-    conditions, connection, exec, files, follow, hosts, network, new_user,
+    conditions, connection, exec, files, follow, hosts, mounts, network, new_user,
     operation::Operation,
     port::{self, Arrival, Writer},
     settle, wake,
@@ -138,6 +138,16 @@ impl Server {
 
 fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failure> {
     match request {
+        Request::Exec(_)
+        | Request::ReadFile { .. }
+        | Request::WriteFile { .. }
+        | Request::Upload { .. }
+        | Request::Download { .. }
+        | Request::Await(_)
+        | Request::Follow { .. } => mounts::refresh(),
+        _ => {}
+    }
+    match request {
         Request::Ping | Request::Wake(_) => Ok(Done::Nothing),
         Request::Exec(exec) => exec::run(exec, operation).map(Done::Exited),
         Request::ReadFile { path } => files::read(&path, operation),
@@ -157,6 +167,8 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
         Request::Accept { connection } => connection::accept(connection, operation),
         Request::Hosts { entries } => hosts::replace(&entries),
         Request::Cards { cards } => network::set_cards(&cards),
+        Request::Mount(mount) => mounts::mount(mount),
+        Request::Unmount { port } => mounts::unmount(&port),
     }
 }
 

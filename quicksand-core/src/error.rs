@@ -253,6 +253,36 @@ pub enum Error {
         /// What the guest sent.
         what: String,
     },
+    /// A directory of the host can't be mounted.
+    #[error("mount the host's directory {}", path.display())]
+    MountSource {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The process that serves a mount has failed.
+    #[error("mount the host's directory {}: its server says: {said}", path.display())]
+    MountServer {
+        /// The directory.
+        path: PathBuf,
+        /// What it said.
+        said: String,
+    },
+    /// A mount can't be taken off, since something in the guest uses it.
+    #[error("take off the mount at {}: {users}", guest.display())]
+    MountBusy {
+        /// Where it is in the guest.
+        guest: PathBuf,
+        /// What uses it.
+        users: String,
+    },
+    /// A sandbox has no such mount.
+    #[error("take off the mount at {}: it is not there any more", guest.display())]
+    NotMounted {
+        /// Where it was in the guest.
+        guest: PathBuf,
+    },
     /// The sandbox is not running.
     #[error("use the sandbox: it is not running")]
     NotRunning,

@@ -34,6 +34,8 @@ pub mod initramfs;
 pub mod inventory;
 mod machine;
 pub mod memory;
+#[cfg(feature = "mounts")]
+mod mount;
 mod network;
 mod pattern;
 mod progress;
@@ -54,6 +56,8 @@ pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitSta
 pub use error::{Error, Result};
 pub use guest::ChannelError;
 pub use machine::{Accel, Accelerator, NetworkMode};
+#[cfg(feature = "mounts")]
+pub use mount::{ActiveMount, Mount};
 pub use network::PortForward;
 pub use progress::{Progress, Reporter};
 pub use quicksand_protocol::network::HOST_NAME;

@@ -122,6 +122,14 @@ pub enum Request {
         /// The cards that the guest is to have.
         cards: Vec<Card>,
     },
+    /// Mount a directory of the host; ends with [`Done::Nothing`] once it can be used.
+    Mount(Mount),
+    /// Take a mount off; ends with [`Done::Nothing`], also where it has gone by itself. A mount that is in use stays: the failure is
+    /// `EBUSY` and names what uses it.
+    Unmount {
+        /// The port that it came by.
+        port: String,
+    },
 }
 
 /// What to wait for.
@@ -163,6 +171,20 @@ impl Window {
         let [a, b, c, d] = payload.try_into().ok()?;
         Some(Window { rows: u16::from_le_bytes([a, b]), cols: u16::from_le_bytes([c, d]) })
     }
+}
+
+/// A directory of the host for the guest. Its FUSE requests travel through a port of their own, whole and one after another; a
+/// message from the host whose `unique` is 0 asks the guest to forget the files that it merely remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Name of the virtio-serial port.
+    pub port: String,
+    /// Absolute path in the guest, which is made where it is missing.
+    pub path: Vec<u8>,
+    /// Whether the guest's kernel is to refuse changes, as the host does in any case.
+    pub read_only: bool,
+    /// Whether the guest may remember from one command to the next what it has seen.
+    pub cached: bool,
 }
 
 /// A program to run.

@@ -6,5 +6,8 @@ use crate::Result;
 /// Gives the machine by which `running` runs now all that its sandbox has outside of it.
 pub(super) async fn attach(running: &Running) -> Result<()> {
     running.vm().describe(&running.outside.source);
-    Links::attach(running).await
+    Links::attach(running).await?;
+    #[cfg(feature = "mounts")]
+    running.put_mounts_on_anew().await?;
+    Ok(())
 }

@@ -34,6 +34,8 @@ pub struct SandboxBuilder {
     pub(super) saves_dir: Option<PathBuf>,
     pub(super) recipe: Option<String>,
     pub(super) extra_arguments: Vec<String>,
+    #[cfg(feature = "mounts")]
+    pub(super) mounts: Vec<crate::Mount>,
     pub(super) turn: Turn,
     pub(super) identity: Identity,
     pub(super) forwards: Vec<PortForward>,
@@ -138,6 +140,14 @@ impl SandboxBuilder {
             check_name(name)?;
         }
         self.check_ports()?;
+        #[cfg(feature = "mounts")]
+        for (index, mount) in self.mounts.iter().enumerate() {
+            mount.check()?;
+            if self.mounts[..index].iter().any(|earlier| earlier.guest == mount.guest) {
+                let why = format!("{} is there twice", mount.guest.display());
+                return Err(Error::BadOption { option: "mount", why });
+            }
+        }
         Ok(Sandbox { options: self, life: Mutex::new(Life::Built) })
     }
 

@@ -115,6 +115,8 @@ impl Sandbox {
         let (host, why_not_better) = (running.host.clone(), running.why_not_better.clone());
         let twin =
             Running::new(vm, running.outside.clone(), host, why_not_better, report, slot, running.links.twin().await);
+        #[cfg(feature = "mounts")]
+        let twin = twin.with_mounts(running.mounts.for_twin());
         attach::attach(&twin).await?;
         let options = SandboxBuilder { save: None, ..self.options.clone() };
         Ok(Sandbox { options, life: Mutex::new(Life::Running(Arc::new(twin))) })

@@ -31,7 +31,12 @@ impl Running {
             Use::Passing => (DiskAlone::Useless, Across::Name, None),
             Use::Evidence => (DiskAlone::AsItStands, Across::Copy, None),
         };
-        let frozen = vm.freeze(&self.host, directory, disk_alone).await?;
+        #[cfg(feature = "mounts")]
+        self.take_mounts_off().await?;
+        let frozen = vm.freeze(&self.host, directory, disk_alone).await;
+        #[cfg(feature = "mounts")]
+        let frozen = self.put_mounts_on().await.and(frozen);
+        let frozen = frozen?;
         let machine = vm.machine().clone();
         let machine_key = machine.key(self.host.version);
         let description = Description {

@@ -2,6 +2,8 @@
 
 use std::{path::Path, time::Instant};
 
+#[cfg(feature = "mounts")]
+use super::mounts::Mounts;
 use super::{DEFAULT_MEMORY, Links, Running, SandboxBuilder, StartKind, StartReport, attach};
 use crate::{
     Error, Reporter, Result, Size, accel,
@@ -15,6 +17,8 @@ use crate::{
 impl SandboxBuilder {
     pub(super) async fn launch(&self) -> Result<Running> {
         let begun = Instant::now();
+        #[cfg(feature = "mounts")]
+        let mounts = self.mounts.iter().cloned().map(crate::Mount::resolved).collect::<Result<Vec<_>>>()?;
         let host = Host::discover()?;
         let source = match &self.image {
             Some(image) => Source::Image(image.clone()),
@@ -52,6 +56,8 @@ impl SandboxBuilder {
         let report = StartReport { kind, reasons, elapsed: begun.elapsed().saturating_sub(waited), waited };
         tracing::debug!(source = self.source, ?report, "started");
         let running = Running::new(vm, self.outside(), host, choice.why_not_better, report, slot, Links::new(self));
+        #[cfg(feature = "mounts")]
+        let running = running.with_mounts(Mounts::wanted(mounts));
         attach::attach(&running).await?;
         Ok(running)
     }

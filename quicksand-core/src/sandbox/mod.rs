@@ -6,6 +6,8 @@ mod checkpoint;
 mod evidence;
 mod freeze;
 mod launch;
+#[cfg(feature = "mounts")]
+mod mounts;
 mod network;
 mod running;
 mod save;
@@ -111,6 +113,8 @@ impl Sandbox {
             saves_dir: None,
             recipe: None,
             extra_arguments: Vec::new(),
+            #[cfg(feature = "mounts")]
+            mounts: Vec::new(),
             turn: Turn::default(),
             identity: Identity::New,
             forwards: Vec::new(),
@@ -166,6 +170,8 @@ impl Sandbox {
         }
         *self.life() = Life::Stopped;
         running.vm().process().kill().await.map_err(Error::io("stop", Path::new("QEMU")))?;
+        #[cfg(feature = "mounts")]
+        running.end_mounts().await;
         Ok(())
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Running {
     pub(super) checkpoints: Mutex<Vec<(String, State)>>,
     /// What was run in it, in whichever machine.
     pub(super) commands: Arc<CommandLog>,
+    #[cfg(feature = "mounts")]
+    pub(super) mounts: super::mounts::Mounts,
     pub(super) host: Host,
     pub(super) why_not_better: Option<String>,
     pub(super) report: StartReport,
@@ -65,12 +67,20 @@ impl Running {
             changing,
             outside,
             checkpoints,
+            #[cfg(feature = "mounts")]
+            mounts: Default::default(),
+            commands: Arc::default(),
             host,
             why_not_better,
             report,
-            commands: Arc::default(),
             slot: Mutex::new(slot),
         }
+    }
+
+    /// Gives it mounts, which are put on when its machine is attached.
+    #[cfg(feature = "mounts")]
+    pub(super) fn with_mounts(self, mounts: super::mounts::Mounts) -> Running {
+        Running { mounts, ..self }
     }
 
     /// The machine by which it runs now.

@@ -9,6 +9,8 @@ mod console;
 pub(crate) mod disks;
 mod failure;
 mod freeze;
+#[cfg(feature = "mounts")]
+mod port;
 mod start;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
@@ -125,6 +127,12 @@ impl Vm {
     pub(crate) async fn discard(&self, why: ChannelError) -> io::Result<()> {
         self.channel.end(why);
         self.process.kill().await.map(drop)
+    }
+
+    /// The directory of its files, which goes with it.
+    #[cfg(feature = "mounts")]
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.run_dir.path()
     }
 
     /// All that is kept of the guest's console.
