@@ -22,7 +22,7 @@ async fn a_return_brings_back_memory_files_and_processes_but_not_the_clock() {
     let sb = start().await;
     shell(&sb, "echo disk > /root/f; echo memory > /dev/shm/f; mkdir /root/d; cp /bin/ls /root/d").await;
     let mut beat =
-        sb.command("sh").args(["-c", "while :; do echo >> /dev/shm/beat; sleep 0.05; done"]).spawn().unwrap();
+        sb.command("sh").args(["-c", "while :; do echo >> /dev/shm/beat; sleep 0.05; done"]).spawn().await.unwrap();
     shell(&sb, "while ! test -s /dev/shm/beat; do sleep 0.05; done").await;
     shell(&sb, "sleep 4241 > /dev/null 2>&1 &").await;
     let facts = "cat /root/f /dev/shm/f /etc/machine-id; sha256sum < /root/d/ls";
@@ -32,7 +32,7 @@ async fn a_return_brings_back_memory_files_and_processes_but_not_the_clock() {
     assert_eq!(sb.checkpoints().unwrap(), ["clean"]);
     let kept = shell(&sb, "cat /proc/sys/kernel/random/uuid").await;
 
-    let mut later = sb.command("sleep").arg("4243").spawn().unwrap();
+    let mut later = sb.command("sleep").arg("4243").spawn().await.unwrap();
     shell(&sb, "rm -r /root/d; echo spoiled > /root/f; echo spoiled > /dev/shm/f; rm /bin/ls; sync").await;
     shell(&sb, "date -s 2001-01-01 && pkill -f 'sleep 424[1]'").await;
     let (pid, begun) = (sb.qemu_pid(), Instant::now());
@@ -166,7 +166,8 @@ async fn from_a_save_on_another_file_system() {
 async fn twins_go_their_own_ways() {
     let sb = start().await;
     shell(&sb, "echo before > /root/f; echo before > /dev/shm/f").await;
-    let _beat = sb.command("sh").args(["-c", "while :; do echo >> /dev/shm/beat; sleep 0.05; done"]).spawn().unwrap();
+    let _beat =
+        sb.command("sh").args(["-c", "while :; do echo >> /dev/shm/beat; sleep 0.05; done"]).spawn().await.unwrap();
     shell(&sb, "while ! test -s /dev/shm/beat; do sleep 0.05; done").await;
     let begun = Instant::now();
     let twin = sb.fork().await.unwrap();

@@ -95,8 +95,8 @@ async fn what_can_not_be_run_is_an_error_and_no_more(sb: Sandbox) -> quicksand::
 
 #[sandbox_test(image = "debian")]
 async fn a_hung_command_holds_up_no_other(sb: Sandbox) -> quicksand::Result<()> {
-    let mut hung = sb.command("sleep").arg("1000").spawn()?;
-    let mut silent = sb.command("yes").spawn()?;
+    let mut hung = sb.command("sleep").arg("1000").spawn().await?;
+    let mut silent = sb.command("yes").spawn().await?;
     let begun = Instant::now();
     // `yes` fills its window, which nobody empties, and stands still.
     for _ in 0..3 {
@@ -112,8 +112,12 @@ async fn a_hung_command_holds_up_no_other(sb: Sandbox) -> quicksand::Result<()> 
 
 #[sandbox_test(image = "debian")]
 async fn a_child_is_talked_to_as_it_runs(sb: Sandbox) -> quicksand::Result<()> {
-    let mut child =
-        sb.command("sh").args(["-c", "while read -r x; do echo \"got $x\"; done; echo end"]).piped_stdin().spawn()?;
+    let mut child = sb
+        .command("sh")
+        .args(["-c", "while read -r x; do echo \"got $x\"; done; echo end"])
+        .piped_stdin()
+        .spawn()
+        .await?;
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut buffer = [0; 6];
     for word in ["a\n", "b\n"] {
@@ -126,8 +130,11 @@ async fn a_child_is_talked_to_as_it_runs(sb: Sandbox) -> quicksand::Result<()> {
     stdout.read_to_string(&mut rest).await.unwrap();
     assert_eq!((rest.as_str(), child.wait().await?), ("end\n", ExitStatus::Code(0)));
 
-    let mut child =
-        sb.command("sh").args(["-c", "trap 'echo term; exit 3' TERM; echo up; while :; do sleep 0.1; done"]).spawn()?;
+    let mut child = sb
+        .command("sh")
+        .args(["-c", "trap 'echo term; exit 3' TERM; echo up; while :; do sleep 0.1; done"])
+        .spawn()
+        .await?;
     let mut stdout = child.stdout.take().unwrap();
     stdout.read_exact(&mut buffer[..3]).await.unwrap();
     child.signal(15);
@@ -138,7 +145,7 @@ async fn a_child_is_talked_to_as_it_runs(sb: Sandbox) -> quicksand::Result<()> {
 
 #[sandbox_test(image = "debian")]
 async fn a_dropped_child_is_killed_and_a_background_one_is_not_waited_for(sb: Sandbox) -> quicksand::Result<()> {
-    let mut child = sb.command("sh").args(["-c", "echo $$; exec sleep 1000"]).spawn()?;
+    let mut child = sb.command("sh").args(["-c", "echo $$; exec sleep 1000"]).spawn().await?;
     let mut pid = String::new();
     let mut stdout = child.stdout.take().unwrap();
     while !pid.ends_with('\n') {

@@ -19,7 +19,7 @@ async fn echo_server(sb: &Sandbox, address: &str) -> quicksand::Result<Child> {
 /// A server in the guest that runs a program on each connection.
 async fn server(sb: &Sandbox, address: &str, program: &[&str]) -> quicksand::Result<Child> {
     let command = sb.command("systemd-socket-activate").args(["--accept", "--inetd", "-l", address]);
-    let server = command.args(program.iter().copied()).spawn()?;
+    let server = command.args(program.iter().copied()).spawn().await?;
     let listening = format!("until ss -ltnH | grep -qF ' {address} '; do sleep 0.05; done");
     assert!(sb.execute(listening).await?.success());
     Ok(server)
@@ -116,7 +116,7 @@ async fn failures_are_not_taken_for_ends(sb: Sandbox) -> quicksand::Result<()> {
     let forward = sb.forward_port(PortForward::new(0, 7000)).await?;
     assert_eq!(echoed(forward.host_address(), b"").unwrap_err().kind(), ErrorKind::ConnectionReset);
 
-    let mut resets = sb.command("/bin/sh").args(["-c", RESETS]).spawn()?;
+    let mut resets = sb.command("/bin/sh").args(["-c", RESETS]).spawn().await?;
     let mut word = [0; 10];
     tokio::io::AsyncReadExt::read_exact(resets.stdout.as_mut().unwrap(), &mut word).await.unwrap();
     let mut stream = connect(forward.host_address());

@@ -98,7 +98,7 @@ async fn on_and_off_while_it_runs() {
     let mount = sb.mount(Mount::new(host.path(), "/m")).await.unwrap();
     let again = sb.mount(Mount::new(host.path(), "/m")).await.unwrap_err();
     assert!(matches!(again, Error::BadOption { option: "mount", .. }), "{again}");
-    let mut user = sb.command("sleep").arg("1000").current_dir("/m").spawn().unwrap();
+    let mut user = sb.command("sleep").arg("1000").current_dir("/m").spawn().await.unwrap();
     shell(&sb, "while ! pgrep -x sleep > /dev/null; do sleep 0.05; done").await;
     let busy = sb.unmount(&mount).await.unwrap_err().to_string();
     assert!(busy.contains("sleep (process ") && busy.contains("is in /m"), "{busy}");
@@ -148,6 +148,7 @@ async fn a_server_that_dies_is_an_error_at_once_and_not_the_end() {
         .command("sh")
         .args(["-c", "exec 3< /m/f; echo ready; while cat /m/f > /dev/null; do :; done"])
         .spawn()
+        .await
         .unwrap();
     let mut ready = [0; 6];
     tokio::io::AsyncReadExt::read_exact(reader.stdout.as_mut().unwrap(), &mut ready).await.unwrap();
@@ -178,7 +179,7 @@ async fn no_frozen_state_holds_a_mount() {
     assert_eq!(shell(&sb, "cat /m/f").await, "old");
 
     // In use it stops the freeze, and nothing else.
-    let mut user = sb.command("sh").args(["-c", "exec 3< /m/f; echo ready; exec sleep 1000"]).spawn().unwrap();
+    let mut user = sb.command("sh").args(["-c", "exec 3< /m/f; echo ready; exec sleep 1000"]).spawn().await.unwrap();
     let mut ready = [0; 6];
     tokio::io::AsyncReadExt::read_exact(user.stdout.as_mut().unwrap(), &mut ready).await.unwrap();
     for error in

@@ -68,8 +68,12 @@ async fn the_four_ways_to_start() {
 async fn a_running_sandbox_is_saved_and_both_go_on() {
     let saves = saves();
     let sb = builder("debian", &saves).start().await.unwrap();
-    let mut counter =
-        sb.command("sh").args(["-c", "while :; do date +%s%N >> /dev/shm/beat; sleep 0.05; done"]).spawn().unwrap();
+    let mut counter = sb
+        .command("sh")
+        .args(["-c", "while :; do date +%s%N >> /dev/shm/beat; sleep 0.05; done"])
+        .spawn()
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let report = sb.save("running").await.unwrap();
     assert!(report.pause < Duration::from_secs(2), "{:?}", report.pause);

@@ -10,7 +10,7 @@ const SHORT: Duration = Duration::from_secs(2);
 #[sandbox_test(image = "debian")]
 async fn an_interactive_program_is_answered(sb: Sandbox) -> quicksand::Result<()> {
     // It reads the password from /dev/tty, with the echo off.
-    let mut terminal = sb.command("adduser").arg("ann").pty(24, 80).spawn()?;
+    let mut terminal = sb.command("adduser").arg("ann").pty(24, 80).spawn().await?;
     for prompt in ["New password: $", "Retype new password: $"] {
         terminal.wait_for(prompt).await?;
         terminal.send_line("correct horse").await?;
@@ -30,7 +30,8 @@ async fn an_interactive_program_is_answered(sb: Sandbox) -> quicksand::Result<()
     let entry = sb.execute("grep ^ann: /etc/passwd; grep ^ann: /etc/shadow").await?.stdout;
     assert!(entry.contains("Ann \u{c4}nders") && entry.contains("ann:$y$"), "{entry}");
     // The password is the one that was typed.
-    let mut terminal = sb.command("su").args(["-c", "echo I am $USER", "ann"]).user("nobody").pty(24, 80).spawn()?;
+    let mut terminal =
+        sb.command("su").args(["-c", "echo I am $USER", "ann"]).user("nobody").pty(24, 80).spawn().await?;
     terminal.wait_for("Password: ").await?;
     terminal.send_line("correct horse").await?;
     terminal.wait_for("I am ann\n").await?;
@@ -40,7 +41,7 @@ async fn an_interactive_program_is_answered(sb: Sandbox) -> quicksand::Result<()
 
 #[sandbox_test(image = "debian")]
 async fn a_shell_has_a_size_jobs_and_keys(sb: Sandbox) -> quicksand::Result<()> {
-    let mut shell = sb.command("bash").arg("--norc").env("PS1", "READY ").pty(30, 100).spawn()?;
+    let mut shell = sb.command("bash").arg("--norc").env("PS1", "READY ").pty(30, 100).spawn().await?;
     shell.wait_for("READY $").await?;
     shell.send_line("stty size; echo $TERM; test -t 0 -a -t 1 -a -t 2 && tty").await?;
     shell.wait_for(r"30 100\nxterm-256color\n/dev/pts/\d+\n").await?;
@@ -71,7 +72,7 @@ async fn a_shell_has_a_size_jobs_and_keys(sb: Sandbox) -> quicksand::Result<()> 
 
 #[sandbox_test(image = "debian")]
 async fn a_program_that_paints_the_whole_screen_is_seen(sb: Sandbox) -> quicksand::Result<()> {
-    let mut top = sb.command("top").args(["-d", "1"]).pty(24, 80).spawn()?;
+    let mut top = sb.command("top").args(["-d", "1"]).pty(24, 80).spawn().await?;
     let screen = top.wait_for_screen(r"(?s)load average.*PID USER.*systemd").await?;
     assert!(screen.lines().count() <= 24 && screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
     assert!(screen.starts_with("top - "), "{screen}");
@@ -82,8 +83,12 @@ async fn a_program_that_paints_the_whole_screen_is_seen(sb: Sandbox) -> quicksan
 
 #[sandbox_test(image = "debian")]
 async fn what_does_not_come_is_an_error_that_shows_the_screen(sb: Sandbox) -> quicksand::Result<()> {
-    let mut terminal =
-        sb.command("sh").args(["-c", "printf '\\033[31mone\\033[0m\\ntwo? '; read x; exit 3"]).pty(24, 80).spawn()?;
+    let mut terminal = sb
+        .command("sh")
+        .args(["-c", "printf '\\033[31mone\\033[0m\\ntwo? '; read x; exit 3"])
+        .pty(24, 80)
+        .spawn()
+        .await?;
     let error = terminal.wait_for("three").timeout(SHORT).await.unwrap_err();
     assert!(matches!(&error, Error::WaitTimeout { seen, .. } if seen == "one\ntwo?"), "{error:?}");
     let text = error.to_string();
@@ -104,18 +109,18 @@ async fn what_does_not_come_is_an_error_that_shows_the_screen(sb: Sandbox) -> qu
     );
     assert!(matches!(terminal.send_line("x").await, Err(Error::TerminalEnded { .. })));
 
-    let mut terminal = sb.command("/no/such/program").pty(24, 80).spawn()?;
+    let mut terminal = sb.command("/no/such/program").pty(24, 80).spawn().await?;
     let error = terminal.wait_for("x").await.unwrap_err();
     assert!(error.to_string().contains("No such file"), "{error}");
-    assert!(matches!(sb.command("true").pty(0, 80).spawn(), Err(Error::BadOption { option: "pty", .. })));
-    let mut terminal = sb.command("true").pty(24, 80).spawn()?;
+    assert!(matches!(sb.command("true").pty(0, 80).spawn().await, Err(Error::BadOption { option: "pty", .. })));
+    let mut terminal = sb.command("true").pty(24, 80).spawn().await?;
     assert!(matches!(terminal.wait_for("(").await, Err(Error::BadPattern { .. })));
     Ok(())
 }
 
 #[sandbox_test(image = "debian")]
 async fn its_bytes_go_through_as_they_are(sb: Sandbox) -> quicksand::Result<()> {
-    let mut child = sb.command("cat").pty(24, 80).spawn()?.into_child();
+    let mut child = sb.command("cat").pty(24, 80).spawn().await?.into_child();
     let (mut keys, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     keys.write_all(b"\x1b[1mab\r").await.unwrap();
     let mut echo = [0; 17];
@@ -130,7 +135,7 @@ async fn its_bytes_go_through_as_they_are(sb: Sandbox) -> quicksand::Result<()> 
 #[sandbox_test(image = "debian")]
 async fn much_is_typed_and_printed(sb: Sandbox) -> quicksand::Result<()> {
     let mut terminal =
-        sb.command("sh").args(["-c", "stty -icanon; head -c 1500000 | wc -c; echo end"]).pty(24, 80).spawn()?;
+        sb.command("sh").args(["-c", "stty -icanon; head -c 1500000 | wc -c; echo end"]).pty(24, 80).spawn().await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     // The echo alone is more than what may be under way.
     terminal.send("a".repeat(1_500_000)).await?;
@@ -143,7 +148,7 @@ async fn much_is_typed_and_printed(sb: Sandbox) -> quicksand::Result<()> {
 
 #[sandbox_test(image = "debian")]
 async fn nothing_of_it_stays(sb: Sandbox) -> quicksand::Result<()> {
-    let mut shell = sb.command("bash").pty(24, 80).spawn()?;
+    let mut shell = sb.command("bash").pty(24, 80).spawn().await?;
     shell.wait_for(r"# $").await?;
     // A job of a shell has a process group of its own.
     shell.send_line("sleep 4242 & sleep 4243").await?;

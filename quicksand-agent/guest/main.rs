@@ -13,6 +13,8 @@ mod connection;
 mod exec;
 mod files;
 mod follow;
+mod go_down;
+mod grow;
 mod hosts;
 mod init;
 mod inittab;

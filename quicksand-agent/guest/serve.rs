@@ -16,7 +16,7 @@ use quicksand_protocol::{
 };
 
 use crate::{
-    conditions, connection, exec, files, follow, hosts, mounts, network, new_user,
+    conditions, connection, exec, files, follow, go_down, grow, hosts, mounts, network, new_user,
     operation::Operation,
     port::{self, Arrival, Writer},
     settle, wake,
@@ -155,6 +155,7 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
         Request::Upload { path } => files::unpack(&path, operation),
         Request::Download { path } => files::pack(&path, operation),
         Request::Settle => settle::wait(),
+        Request::GoDown => go_down::go_down(),
         Request::Sync => {
             nix::unistd::sync();
             Ok(Done::Nothing)
@@ -169,6 +170,7 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
         Request::Cards { cards } => network::set_cards(&cards),
         Request::Mount(mount) => mounts::mount(mount),
         Request::Unmount { port } => mounts::unmount(&port),
+        Request::GrowRoot { size } => grow::grow_root(size),
     }
 }
 

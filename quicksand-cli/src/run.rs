@@ -64,7 +64,7 @@ async fn command(sandbox: &Sandbox, args: &RunArgs) -> Result {
     if let Some(directory) = &args.workdir {
         command = command.current_dir(directory);
     }
-    let child = command.spawn().map_err(|error| Failure::from(error).code(exit::NOT_RUN))?;
+    let child = command.spawn().await.map_err(|error| Failure::from(error).code(exit::NOT_RUN))?;
     let status = follow(child, args.timeout.unwrap_or(FOR_EVER)).await?;
     Ok(exit::of_guest(status))
 }

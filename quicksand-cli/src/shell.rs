@@ -54,7 +54,8 @@ async fn converse(sandbox: &Sandbox, args: &ShellArgs) -> Result<ExitStatus> {
         command = command.env("TERM", terminal);
     }
     let (rows, columns) = window();
-    let terminal = command.pty(rows, columns).spawn().map_err(|error| Failure::from(error).code(exit::NOT_RUN))?;
+    let terminal =
+        command.pty(rows, columns).spawn().await.map_err(|error| Failure::from(error).code(exit::NOT_RUN))?;
     let _raw = Raw::enter()?;
     let ended = follow(terminal.into_child()).await;
     ended.map_err(|error| Failure::from(error).code(exit::NO_MACHINE))

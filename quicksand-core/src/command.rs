@@ -195,7 +195,7 @@ impl<'a> Command<'a> {
     /// user or directory; [`Error::Ended`] where the machine ended meanwhile. A code other than 0 is no error.
     pub async fn output(self) -> Result<Output> {
         let (after, limit, command) = (self.timeout, self.output_limit, self.display());
-        let mut child = self.spawn()?;
+        let mut child = self.spawn().await?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let entry = child.entry.clone();
@@ -233,8 +233,8 @@ impl<'a> Command<'a> {
     ///
     /// [`Error::NotRunning`]; [`Error::Guest`] where the command line is too long. That the guest has no such program is told by
     /// [`Child::wait`].
-    pub fn spawn(self) -> Result<Child> {
-        let vm = self.sandbox.vm()?;
+    pub async fn spawn(self) -> Result<Child> {
+        let vm = self.sandbox.vm().await?;
         let command = self.display();
         let entry = self.sandbox.enter_command(&command)?;
         let mut operation = vm.channel().start(&Request::Exec(self.exec))?;

@@ -71,6 +71,24 @@ pub enum Error {
         /// The processes that they belong to.
         owners: Vec<u32>,
     },
+    /// A guest's disk can't be made smaller.
+    #[error(
+        "give the guest a disk of {wanted}: what it starts from has one of {least}; ask for that or more with disk_size(..)"
+    )]
+    DiskTooSmall {
+        /// What was asked for.
+        wanted: Size,
+        /// The least that there can be.
+        least: Size,
+    },
+    /// The guest did not make its file system as large as its disk.
+    #[error("make the guest's root file system {size}")]
+    DiskGrowth {
+        /// The disk's size.
+        size: Size,
+        /// What the guest said.
+        source: ChannelError,
+    },
     /// The disk has too little room.
     #[error("keep a machine in {}: {free} are free and {needed} are needed; make room or set QUICKSAND_CACHE_DIR", path.display())]
     NoSpace {

@@ -40,7 +40,7 @@ impl Sandbox {
     ///
     /// [`Error::Guest`] where the guest can't read it; [`Error::TooLong`].
     pub async fn read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
-        let vm = self.vm()?;
+        let vm = self.vm().await?;
         let path = path.as_ref();
         let request = Request::ReadFile { path: path.as_os_str().as_bytes().to_vec() };
         let mut operation = vm.channel().start(&request)?;
@@ -63,7 +63,7 @@ impl Sandbox {
     ///
     /// [`Error::Guest`] where the guest can't write it.
     pub async fn write_file(&self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
-        let vm = self.vm()?;
+        let vm = self.vm().await?;
         let path = path.as_ref().as_os_str().as_bytes().to_vec();
         let mut operation = vm.channel().start(&Request::WriteFile { path, mode: 0o644 })?;
         if let Some(mut stream) = operation.stdin.take() {
@@ -87,7 +87,7 @@ impl Sandbox {
     ///
     /// [`Error::Io`] where the host's file can't be read; [`Error::Guest`] where the guest can't write.
     pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        let vm = self.vm()?;
+        let vm = self.vm().await?;
         let from = from.as_ref().to_owned();
         let path = to.as_ref().as_os_str().as_bytes().to_vec();
         let mut operation = vm.channel().start(&Request::Upload { path })?;
@@ -114,7 +114,7 @@ impl Sandbox {
     /// [`Error::Guest`] where the guest can't read it; [`Error::Io`] where the host can't write it; [`Error::HostileDownload`] where
     /// the guest sends what would leave `to`.
     pub async fn download(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        let vm = self.vm()?;
+        let vm = self.vm().await?;
         let path = from.as_ref().as_os_str().as_bytes().to_vec();
         let to = to.as_ref().to_owned();
         let mut operation = vm.channel().start(&Request::Download { path })?;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Accelerator, Result, Size,
     cache::{Cache, CacheError, discard},
+    run_dir,
     state::State,
 };
 
@@ -99,6 +100,8 @@ pub fn running_machines(cache: &Cache) -> Result<Vec<RunningMachine>> {
             // Nobody's: left by a killed process, and swept by the next start.
             Ok(_) | Err(_) => false,
         };
+        // A frozen machine is none that runs.
+        let held = held && !path.join(run_dir::FROZEN).exists();
         let started = fs::metadata(path.join("lock")).and_then(|lock| lock.modified());
         if let (true, Ok(started)) = (held, started) {
             machines.push(RunningMachine { id, started, details: MachineDetails::read(&path) });

@@ -17,6 +17,8 @@ use crate::{
 
 /// Names of directories whose lock may not be held yet start with this.
 const NASCENT: &str = ".";
+/// Where a frozen machine has its files.
+pub(crate) const FROZEN: &str = "frozen";
 
 /// The directory of one running machine.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl RunDir {
 
     /// Where a frozen machine has its files.
     pub(crate) fn frozen(&self) -> PathBuf {
-        self.path.join("frozen")
+        self.path.join(FROZEN)
     }
 }
 

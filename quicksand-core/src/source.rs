@@ -86,7 +86,7 @@ impl Source {
     }
 
     /// The disk's size in bytes.
-    fn disk_size(&self) -> u64 {
+    pub(crate) fn disk_size(&self) -> u64 {
         match self {
             Source::Image(image) => image.disk_size(),
             Source::Save(state) => state.disk_size(),
@@ -133,16 +133,8 @@ pub(crate) async fn warm_state(
     }
 
     reporter.report("boot", 0, 1);
-    let initramfs = initramfs_file(host, &image)?;
-    let boot = Boot {
-        kernel: &image.kernel(),
-        initramfs: &initramfs,
-        command_line: &command_line,
-        disk: source.disk(),
-        disk_size: source.disk_size(),
-        timeout: boot_timeout,
-    };
-    let vm = Vm::boot(host, machine, boot).await?;
+    let boot = boot(host, &image, machine.accelerator, boot_timeout)?;
+    let vm = Vm::boot(host, machine, (source.disk(), source.disk_size()), &boot).await?;
     reporter.report("boot", 1, 1);
 
     reporter.report("freeze", 0, 1);
@@ -165,6 +157,12 @@ pub(crate) async fn warm_state(
     reporter.report("freeze", 1, 1);
     let state = look().ok_or_else(|| CacheError::io("read back", &directory)(std::io::ErrorKind::NotFound.into()))?;
     Ok(Warm { state, booted: true })
+}
+
+/// What a machine with that image boots.
+pub(crate) fn boot(host: &Host, image: &Image, accelerator: Accelerator, timeout: Duration) -> Result<Boot, Error> {
+    let initramfs = initramfs_file(host, image)?;
+    Ok(Boot { kernel: image.kernel(), initramfs, command_line: command_line(image, accelerator), timeout })
 }
 
 /// Removes a warm state that turned out not to work, so that it is made again.

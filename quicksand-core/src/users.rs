@@ -23,7 +23,7 @@ impl Sandbox {
         if !is_name(name) {
             return Err(Error::BadUserName { name: name.to_owned() });
         }
-        let vm = self.vm()?;
+        let vm = self.vm().await?;
         match vm.channel().request(&Request::CreateUser { name: name.to_owned() }, PATIENCE).await {
             Ok(_) => Ok(()),
             Err(ChannelError::Guest { errno: libc::EEXIST, .. }) => Err(Error::UserExists { name: name.to_owned() }),

@@ -130,6 +130,13 @@ pub enum Request {
         /// The port that it came by.
         port: String,
     },
+    /// Have the guest's init go down for a reboot; ends with [`Done::Nothing`] once it has begun to, or with the guest.
+    GoDown,
+    /// Make the root file system as large as its disk, which has just been made larger; ends with [`Done::Nothing`].
+    GrowRoot {
+        /// The disk's new size in bytes. The guest's kernel learns of it at about the same time.
+        size: u64,
+    },
 }
 
 /// What to wait for.

@@ -43,8 +43,8 @@ pub enum ChannelError {
     /// The guest or its QEMU has gone, or the session was closed.
     #[error("talk to the guest: the channel is closed")]
     Closed,
-    /// The guest rebooted, or its agent was started again; what was under way is lost.
-    #[error("talk to the guest: its agent was started again, as by a reboot")]
+    /// The guest rebooted; what was under way is lost.
+    #[error("talk to the guest: it was started again, as by a reboot, and what ran then is gone")]
     Restarted,
     /// The sandbox returned to a checkpoint; what was under way in the machine that it left is lost.
     #[error("talk to the guest: the sandbox has returned to a checkpoint since, and what ran then is gone")]

@@ -73,7 +73,7 @@ impl Helper {
     pub(crate) async fn add_disk(&self, path: &Path, format: Format, access: Access) -> Result<HelperDisk, ImageError> {
         let unit = self.units.fetch_add(1, Ordering::Relaxed);
         let failed = || ImageError::helper("give a disk to");
-        let vm = self.sandbox.vm().map_err(failed())?;
+        let vm = self.sandbox.vm().await.map_err(failed())?;
         vm.add_disk(unit, path, format, access).await.map_err(failed())?;
         let device = self.run(FIND_DISK, &[&unit.to_string()]).await?;
         Ok(HelperDisk { device: device.trim().to_owned(), unit })
@@ -83,7 +83,7 @@ impl Helper {
     /// Takes a disk away, whose file is whole then. Nothing may be mounted of it any more.
     pub(crate) async fn remove_disk(&self, disk: HelperDisk) -> Result<(), ImageError> {
         self.run("sync; echo 1 > /sys/block/${1#/dev/}/device/delete", &[&disk.device]).await?;
-        let vm = self.sandbox.vm().map_err(ImageError::helper("take a disk from"))?;
+        let vm = self.sandbox.vm().await.map_err(ImageError::helper("take a disk from"))?;
         vm.remove_disk(disk.unit).await.map_err(ImageError::helper("take a disk from"))
     }
 

@@ -122,12 +122,14 @@ impl Process {
         Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64)
     }
 
-    /// Waits for its end.
-    pub async fn ended(&self) -> ExitStatus {
+    /// Waits for its end, also where it is dropped meanwhile.
+    pub fn ended(&self) -> impl Future<Output = ExitStatus> + use<> {
         let mut ended = self.ended.clone();
-        // The keeper sends the status before it goes.
-        let status = ended.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-        status.unwrap_or_else(|| ExitStatus::from_raw(-1))
+        async move {
+            // The keeper sends the status before it goes.
+            let status = ended.wait_for(Option::is_some).await.ok().and_then(|status| *status);
+            status.unwrap_or_else(|| ExitStatus::from_raw(-1))
+        }
     }
 
     /// Kills it and waits for its end, which is a matter of milliseconds unless the kernel is stuck on its files.

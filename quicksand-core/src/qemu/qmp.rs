@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Interest},
     net::{UnixStream, unix::OwnedReadHalf, unix::OwnedWriteHalf},
-    sync::{Mutex as AsyncMutex, broadcast, oneshot},
+    sync::{Mutex as AsyncMutex, broadcast, oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -79,7 +79,16 @@ pub struct Qmp {
     writer: AsyncMutex<OwnedWriteHalf>,
     inbox: Arc<Mutex<Inbox>>,
     events: broadcast::Sender<Event>,
+    closing: watch::Receiver<Closing>,
     reader: JoinHandle<()>,
+}
+
+/// How the channel came to its end.
+#[derive(Debug, Default)]
+struct Closing {
+    /// What QEMU said of its shutdown, if it did.
+    shutdown: Option<Value>,
+    closed: bool,
 }
 
 /// A line from QEMU: a reply, an event, or the greeting, which is none of these.
@@ -109,8 +118,9 @@ impl Qmp {
         let (reader, writer) = socket.into_split();
         let inbox = Arc::new(Mutex::new(Inbox::default()));
         let (events, _) = broadcast::channel(EVENTS);
-        let reader = tokio::spawn(read(reader, Arc::clone(&inbox), events.clone()));
-        let qmp = Qmp { writer: AsyncMutex::new(writer), inbox, events, reader };
+        let (end, closing) = watch::channel(Closing::default());
+        let reader = tokio::spawn(read(reader, Arc::clone(&inbox), events.clone(), end));
+        let qmp = Qmp { writer: AsyncMutex::new(writer), inbox, events, closing, reader };
         qmp.execute("qmp_capabilities", json!({})).await?;
         Ok(qmp)
     }
@@ -136,6 +146,15 @@ impl Qmp {
     /// What happens from now on.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    /// Waits until QEMU closes the channel, as it does when it ends. Returns the reason that it gave for that, as in its reference:
+    /// `guest-reset`, `guest-shutdown`, `host-qmp-quit`. `None` where it gave none, as when it is killed.
+    pub async fn shutdown_reason(&self) -> Option<String> {
+        let mut closing = self.closing.clone();
+        // The reader says so before it goes.
+        let closing = closing.wait_for(|closing| closing.closed).await.ok()?;
+        Some(closing.shutdown.as_ref()?["reason"].as_str()?.to_owned())
     }
 
     async fn send(&self, command: &str, arguments: Value, fd: Option<BorrowedFd<'_>>) -> Result<Value, QmpError> {
@@ -195,13 +214,21 @@ async fn write(writer: &OwnedWriteHalf, mut bytes: &[u8], mut fd: Option<Borrowe
     Ok(())
 }
 
-async fn read(reader: OwnedReadHalf, inbox: Arc<Mutex<Inbox>>, events: broadcast::Sender<Event>) {
+async fn read(
+    reader: OwnedReadHalf,
+    inbox: Arc<Mutex<Inbox>>,
+    events: broadcast::Sender<Event>,
+    end: watch::Sender<Closing>,
+) {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     while let Ok(true) = read_line(&mut reader, &mut line).await {
         match serde_json::from_slice::<Line>(&line) {
             Ok(Line { event: Some(name), data, .. }) => {
                 tracing::debug!(target: "quicksand::qmp", name, %data, "event");
+                if name == "SHUTDOWN" {
+                    end.send_modify(|closing| closing.shutdown = Some(data.clone()));
+                }
                 // Nobody may be listening.
                 let _ = events.send(Event { name, data });
             }
@@ -219,6 +246,7 @@ async fn read(reader: OwnedReadHalf, inbox: Arc<Mutex<Inbox>>, events: broadcast
             Err(error) => tracing::warn!(target: "quicksand::qmp", %error, "QEMU sent a line that is no message"),
         }
     }
+    end.send_modify(|closing| closing.closed = true);
     let mut inbox = lock(&inbox);
     inbox.closed = true;
     // Dropped unanswered: their callers see the channel closed.
@@ -288,6 +316,7 @@ mod tests {
         let mut events = qmp.events();
         qmp.execute("quit", json!({})).await.unwrap();
         assert_eq!(events.recv().await.unwrap().name, "SHUTDOWN");
+        assert_eq!(qmp.shutdown_reason().await.as_deref(), Some("host-qmp-quit"));
         assert!(process.ended().await.success());
         assert!(matches!(qmp.execute("query-status", json!({})).await, Err(QmpError::Closed { .. })));
     }
@@ -296,6 +325,7 @@ mod tests {
     async fn a_killed_qemu_fails_the_command_under_way() {
         let (process, qmp) = qemu().await;
         process.kill().await.unwrap();
+        assert_eq!(qmp.shutdown_reason().await, None);
         assert!(matches!(qmp.execute("query-status", json!({})).await, Err(QmpError::Closed { .. })));
     }
 }

@@ -17,6 +17,8 @@ use crate::{
 
 /// Most processors that a guest may have: QEMU's limit for the machine.
 const MOST_CPUS: u32 = 255;
+/// The largest disk: what ext4 holds with 32-bit block numbers, which an image may have been made with.
+const MOST_DISK: Size = Size::from_mib(16 << 20);
 
 /// Options of a [`Sandbox`].
 #[derive(Debug, Clone)]
@@ -27,6 +29,7 @@ pub struct SandboxBuilder {
     pub(super) image: Option<Image>,
     pub(super) memory: Option<String>,
     pub(super) cpus: Option<u32>,
+    pub(super) disk_size: Option<String>,
     pub(super) accel: Accel,
     pub(super) network: NetworkMode,
     pub(super) boot_timeout: Duration,
@@ -53,6 +56,15 @@ impl SandboxBuilder {
     /// Processors of the guest. Default: those of the save, or 1.
     pub fn cpus(mut self, cpus: u32) -> SandboxBuilder {
         self.cpus = Some(cpus);
+        self
+    }
+
+    /// The size of the guest's disk and of its root file system, as in `"10G"`, at least that of what it starts from. It takes
+    /// no more of the host's than the guest writes to it. Default: that of what it starts from; a save keeps its own.
+    ///
+    /// The file system is made larger by the guest's kernel at each start, which takes ext4, and some milliseconds.
+    pub fn disk_size(mut self, size: impl Into<String>) -> SandboxBuilder {
+        self.disk_size = Some(size.into());
         self
     }
 
@@ -133,6 +145,7 @@ impl SandboxBuilder {
     /// [`Error::Size`], [`Error::BadOption`], [`Error::BadName`].
     pub fn build(self) -> Result<Sandbox> {
         self.memory_size()?;
+        self.disk_bytes()?;
         if self.cpus.is_some_and(|cpus| !(1..=MOST_CPUS).contains(&cpus)) {
             return Err(Error::BadOption { option: "cpus", why: format!("it must be 1 to {MOST_CPUS}") });
         }
@@ -170,6 +183,15 @@ impl SandboxBuilder {
             return Err(Error::BadOption { option: "memory", why });
         }
         Ok(Some(memory))
+    }
+
+    pub(super) fn disk_bytes(&self) -> Result<Option<Size>> {
+        let Some(size) = self.disk_size.as_deref().map(str::parse::<Size>).transpose()? else { return Ok(None) };
+        if size > MOST_DISK || !size.bytes().is_multiple_of(Size::from_mib(1).bytes()) {
+            let why = format!("it must be a whole number of MiB and at most {MOST_DISK}, not {size}");
+            return Err(Error::BadOption { option: "disk_size", why });
+        }
+        Ok(Some(size))
     }
 
     pub(super) fn saves(&self) -> Result<PathBuf> {

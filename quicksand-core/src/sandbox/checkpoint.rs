@@ -29,6 +29,7 @@ impl Sandbox {
     pub async fn checkpoint(&self, tag: impl Into<String>) -> Result<()> {
         let (running, tag) = (self.running()?, tag.into());
         to_the_end(async move {
+            running.ready().await?;
             let change = running.change().await;
             let state = running.passing_state(&change).await?;
             let mut checkpoints = lock(&running.checkpoints);
@@ -106,20 +107,17 @@ impl Sandbox {
         let (slot, waited) = Slot::take(&running.host, demand, Turn::Never, &Reporter::silent()).await?;
         let original = Arc::clone(&running);
         let state = to_the_end(async move {
+            original.ready().await?;
             let change = original.change().await;
             original.passing_state(&change).await
         })
         .await?;
         let vm = Vm::restore(&running.host, &state, &running.outside, Identity::New).await?;
         let report = StartReport { kind: StartKind::Warm, reasons: Vec::new(), elapsed: begun.elapsed(), waited };
-        let (host, why_not_better) = (running.host.clone(), running.why_not_better.clone());
-        let twin =
-            Running::new(vm, running.outside.clone(), host, why_not_better, report, slot, running.links.twin().await);
-        #[cfg(feature = "mounts")]
-        let twin = twin.with_mounts(running.mounts.for_twin());
+        let twin = running.twin(vm, report, slot).await;
         attach::attach(&twin).await?;
         let options = SandboxBuilder { save: None, ..self.options.clone() };
-        Ok(Sandbox { options, life: Mutex::new(Life::Running(Arc::new(twin))) })
+        Ok(Sandbox { options, life: Mutex::new(Life::running(twin)) })
     }
 }
 

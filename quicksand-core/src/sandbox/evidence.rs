@@ -1,10 +1,13 @@
 //! What can be known of a sandbox once something has gone wrong in it. For the harness, which gives a test its sandbox and yet wants
 //! to look at it after the test has dropped it.
 
-use std::{path::Path, sync::Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use super::{Life, Sandbox, freeze::Use, running::to_the_end};
-use crate::{Result, cache::Unfinished};
+use crate::{Error, Result, cache::Unfinished};
 
 /// What is known of a sandbox's machine without asking its guest.
 #[doc(hidden)]
@@ -29,8 +32,13 @@ impl Sandbox {
     /// [`Error::NotRunning`]
     #[doc(hidden)]
     pub fn share(&self) -> Result<Sandbox> {
-        let running = self.running()?;
-        Ok(Sandbox { options: self.options.clone(), life: Mutex::new(Life::Running(running)) })
+        let life = match &*self.life() {
+            Life::Running { running, watcher } => {
+                Life::Running { running: Arc::clone(running), watcher: Arc::clone(watcher) }
+            }
+            _ => return Err(Error::NotRunning),
+        };
+        Ok(Sandbox { options: self.options.clone(), life: Mutex::new(life) })
     }
 
     /// What is known of its machine, also where that has ended.

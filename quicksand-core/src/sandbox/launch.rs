@@ -49,13 +49,21 @@ impl SandboxBuilder {
             extra_arguments: self.extra_arguments.clone(),
         };
 
+        let least = Size::from_bytes(source.disk_size());
+        let disk_size = self.disk_bytes()?.unwrap_or(least);
+        if disk_size < least {
+            return Err(Error::DiskTooSmall { wanted: disk_size, least });
+        }
+
         let (vm, kind, reasons) = self.bring_up(&host, &source, &machine).await?;
+        vm.grow_disk(disk_size.bytes()).await?;
         for reason in &reasons {
             tracing::warn!(source = self.source, reason, "a slower start");
         }
         let report = StartReport { kind, reasons, elapsed: begun.elapsed().saturating_sub(waited), waited };
         tracing::debug!(source = self.source, ?report, "started");
-        let running = Running::new(vm, self.outside(), host, choice.why_not_better, report, slot, Links::new(self));
+        let given = (self.outside(), self.boot_timeout);
+        let running = Running::new(vm, given, host, choice.why_not_better, report, slot, Links::new(self));
         #[cfg(feature = "mounts")]
         let running = running.with_mounts(Mounts::wanted(mounts));
         attach::attach(&running).await?;
@@ -72,7 +80,8 @@ impl SandboxBuilder {
         let mut reasons = Vec::new();
         let outside = self.outside();
         if let Source::Save(state) = source {
-            if state.manifest.machine_key == machine.key(host.version) {
+            // Both: the key is a claim of the save's, and what it was made of is what would be run.
+            if state.manifest.machine == *machine && state.manifest.machine_key == machine.key(host.version) {
                 match Vm::restore(host, state, &outside, self.identity).await {
                     Ok(vm) => return Ok((vm, StartKind::Warm, reasons)),
                     Err(error) => reasons.push(format!("the save's memory could not be used: failed to {error}")),

@@ -34,7 +34,7 @@ pub use builder::SandboxBuilder;
 pub use evidence::Evidence;
 pub use launch::source_identity;
 use network::Links;
-use running::Running;
+use running::{Running, Watcher, to_the_end};
 pub use save::SaveReport;
 pub(crate) use save::check_name;
 
@@ -83,8 +83,16 @@ pub struct Sandbox {
 enum Life {
     Built,
     Starting,
-    Running(Arc<Running>),
+    Running { running: Arc<Running>, watcher: Arc<Watcher> },
     Stopped,
+}
+
+impl Life {
+    fn running(running: Running) -> Life {
+        let running = Arc::new(running);
+        let watcher = Arc::new(Watcher::over(&running));
+        Life::Running { running, watcher }
+    }
 }
 
 impl fmt::Debug for Life {
@@ -92,7 +100,7 @@ impl fmt::Debug for Life {
         f.write_str(match self {
             Life::Built => "Built",
             Life::Starting => "Starting",
-            Life::Running(_) => "Running",
+            Life::Running { .. } => "Running",
             Life::Stopped => "Stopped",
         })
     }
@@ -106,6 +114,7 @@ impl Sandbox {
             image: None,
             memory: None,
             cpus: None,
+            disk_size: None,
             accel: Accel::default(),
             network: NetworkMode::default(),
             boot_timeout: DEFAULT_BOOT_TIMEOUT,
@@ -144,11 +153,12 @@ impl Sandbox {
             }
             *life = Life::Starting;
         }
-        let started = self.options.launch().await;
+        // In a box: it is deep, and the compiler follows the futures that have it within theirs only so far.
+        let started = Box::pin(self.options.launch()).await;
         let mut life = self.life();
         match started {
             Ok(running) => {
-                *life = Life::Running(Arc::new(running));
+                *life = Life::running(running);
                 Ok(())
             }
             Err(error) => {
@@ -175,6 +185,31 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Reboots the guest: its init goes down and comes up again, from the disk as it is, without what was in memory alone. Waits until
+    /// the init has started everything. A guest that does not go down within a minute is reset, as by a button, with its disk
+    /// written as far as it will. Where the machine has ended by itself, it is booted.
+    ///
+    /// A guest that reboots by itself is booted again, too: what is under way then fails with
+    /// [`ChannelError::Restarted`](crate::ChannelError::Restarted), and what is asked later waits for the guest to be back. A guest
+    /// that switches itself off, or whose kernel gives up, has ended: [`Error::Ended`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`], and whatever keeps a machine from booting within its [boot timeout](SandboxBuilder::boot_timeout).
+    pub async fn reboot(&self) -> Result<()> {
+        let running = self.running()?;
+        to_the_end(async move { running.reboot().await }).await
+    }
+
+    /// How many times the guest has rebooted since the sandbox started, by itself or as it was told.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]
+    pub fn reboots(&self) -> Result<u64> {
+        Ok(self.running()?.reboots())
+    }
+
     /// Runs a line of shell in the guest, as root. `/bin/sh` is what the guest has under that name.
     ///
     /// # Errors
@@ -195,7 +230,7 @@ impl Sandbox {
     ///
     /// [`Error::NotRunning`], [`Error::Guest`], [`Error::Ended`].
     pub async fn ping(&self) -> Result<Duration> {
-        let vm = self.vm()?;
+        let vm = self.vm().await?;
         let begun = Instant::now();
         match vm.channel().request(&Request::Ping, PING_PATIENCE).await {
             Ok(_) => Ok(begun.elapsed()),
@@ -203,14 +238,14 @@ impl Sandbox {
         }
     }
 
-    /// Whether its machine runs.
+    /// Whether its machine runs. One that reboots does not, for the time between.
     pub fn is_running(&self) -> bool {
-        self.vm().is_ok_and(|vm| vm.process().is_running())
+        self.running().is_ok_and(|running| running.vm().process().is_running())
     }
 
     /// What carries out the guest's instructions. `None` unless it runs.
     pub fn accelerator(&self) -> Option<Accelerator> {
-        self.vm().ok().map(|vm| vm.machine().accelerator)
+        Some(self.running().ok()?.vm().machine().accelerator)
     }
 
     /// Why nothing faster carries out the guest's instructions, where that was asked for and does not work here.
@@ -228,18 +263,19 @@ impl Sandbox {
         Some(self.running().ok()?.report.clone())
     }
 
-    /// The last lines of the guest's console. `None` unless it runs.
+    /// The last lines of the guest's console, also from before a reboot. `None` unless it runs.
     pub fn console_tail(&self, lines: usize) -> Option<String> {
-        Some(self.vm().ok()?.console_tail(lines))
+        Some(self.running().ok()?.console_tail(lines))
     }
 
     /// The process id of its QEMU, for measurements. `None` unless it runs.
     pub fn qemu_pid(&self) -> Option<u32> {
-        Some(self.vm().ok()?.process().pid())
+        Some(self.running().ok()?.vm().process().pid())
     }
 
-    pub(crate) fn vm(&self) -> Result<Arc<Vm>> {
-        Ok(self.running()?.vm())
+    /// The machine by which it runs. One that reboots is waited for.
+    pub(crate) async fn vm(&self) -> Result<Arc<Vm>> {
+        self.running()?.ready().await
     }
 
     /// Enters a command that begins in the log.
@@ -249,7 +285,7 @@ impl Sandbox {
 
     fn running(&self) -> Result<Arc<Running>> {
         match &*self.life() {
-            Life::Running(running) => Ok(Arc::clone(running)),
+            Life::Running { running, .. } => Ok(Arc::clone(running)),
             _ => Err(Error::NotRunning),
         }
     }

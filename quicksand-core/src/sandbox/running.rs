@@ -2,10 +2,17 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, watch},
+    task::JoinHandle,
+};
 
 use super::{Links, StartReport, attach};
 use crate::{
@@ -15,9 +22,13 @@ use crate::{
     guest::ChannelError,
     host::Host,
     network::Current,
+    source,
     state::State,
-    vm::{Identity, Outside, Vm},
+    vm::{End, Identity, Outside, Vm, last_lines},
 };
+
+/// How many lines of the consoles of earlier machines are kept.
+const EARLIER_LINES: usize = 1000;
 
 /// A sandbox that runs.
 #[derive(Debug)]
@@ -26,10 +37,20 @@ pub(super) struct Running {
     vm: Arc<Mutex<Arc<Vm>>>,
     /// Its connections to the host.
     pub(super) links: Links,
+    /// Whether that is being done, and what the sandbox has outside of the machine is still missing.
+    half_way: AtomicBool,
+    /// Told whenever that happens.
+    replaced: Arc<Notify>,
     /// Held by whoever writes the machine down or puts another in its place.
     changing: Arc<AsyncMutex<()>>,
+    /// Whether the sandbox that runs by it has gone.
+    closed: watch::Sender<bool>,
+    reboots: AtomicU64,
+    /// What the consoles of earlier machines said last.
+    earlier_console: Mutex<String>,
     /// What its machine is given at each of its starts.
     pub(super) outside: Outside,
+    boot_timeout: Duration,
     /// Its checkpoints by tag, in the order in which they were made.
     pub(super) checkpoints: Mutex<Vec<(String, State)>>,
     /// What was run in it, in whichever machine.
@@ -52,7 +73,7 @@ pub(super) struct Change {
 impl Running {
     pub(super) fn new(
         vm: Vm,
-        outside: Outside,
+        (outside, boot_timeout): (Outside, Duration),
         host: Host,
         why_not_better: Option<String>,
         report: StartReport,
@@ -60,13 +81,18 @@ impl Running {
         links: Links,
     ) -> Running {
         slot.runs_as(vm.process().pid());
-        let (vm, changing, checkpoints) = (Arc::new(Mutex::new(Arc::new(vm))), Arc::default(), Mutex::default());
         Running {
-            vm,
+            vm: Arc::new(Mutex::new(Arc::new(vm))),
             links,
-            changing,
+            half_way: AtomicBool::new(false),
+            replaced: Arc::default(),
+            changing: Arc::default(),
+            closed: watch::Sender::new(false),
+            reboots: AtomicU64::new(0),
+            earlier_console: Mutex::default(),
             outside,
-            checkpoints,
+            boot_timeout,
+            checkpoints: Mutex::default(),
             #[cfg(feature = "mounts")]
             mounts: Default::default(),
             commands: Arc::default(),
@@ -83,6 +109,15 @@ impl Running {
         Running { mounts, ..self }
     }
 
+    /// Another like it, by another machine.
+    pub(super) async fn twin(&self, vm: Vm, report: StartReport, slot: Slot) -> Running {
+        let (given, links) = ((self.outside.clone(), self.boot_timeout), self.links.twin().await);
+        let twin = Running::new(vm, given, self.host.clone(), self.why_not_better.clone(), report, slot, links);
+        #[cfg(feature = "mounts")]
+        let twin = twin.with_mounts(self.mounts.for_twin());
+        twin
+    }
+
     /// The machine by which it runs now.
     pub(super) fn vm(&self) -> Arc<Vm> {
         Arc::clone(&lock(&self.vm))
@@ -91,6 +126,101 @@ impl Running {
     /// The same for tasks that do not keep it alive.
     pub(super) fn current(&self) -> Current {
         Current::new(&self.vm)
+    }
+
+    /// The machine by which it runs. One that the guest has rebooted is waited for.
+    pub(super) async fn ready(self: &Arc<Self>) -> Result<Arc<Vm>> {
+        let vm = self.vm();
+        if vm.process().is_running() && !self.half_way.load(Ordering::SeqCst) {
+            return Ok(vm);
+        }
+        let running = Arc::clone(self);
+        // In a box: whatever is asked of a sandbox has this future within its own.
+        Box::pin(to_the_end(async move { running.revive().await })).await
+    }
+
+    /// Waits until nobody changes the machine, and boots it again where the guest has rebooted.
+    async fn revive(&self) -> Result<Arc<Vm>> {
+        let change = self.change().await;
+        let vm = self.vm();
+        if vm.process().is_running() {
+            // Somebody else was faster.
+            return Ok(vm);
+        }
+        match vm.end().await {
+            End::Reboot => self.unless_closed(self.boot_again(&change)).await,
+            End::Final => Err(vm.ended_error()),
+        }
+    }
+
+    /// Has the guest go down, and boots it from the disk that it leaves. Where it has ended, it is just booted.
+    pub(super) async fn reboot(&self) -> Result<()> {
+        let change = self.change().await;
+        let vm = self.vm();
+        self.unless_closed(async {
+            if vm.process().is_running() {
+                vm.go_down().await.map_err(Error::io("end", Path::new("QEMU")))?;
+            }
+            self.boot_again(&change).await.map(drop)
+        })
+        .await
+    }
+
+    /// Carries out `work`, but not where the sandbox that it is for goes meanwhile.
+    async fn unless_closed<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut closed = self.closed.subscribe();
+        tokio::select! {
+            done = work => done,
+            _ = closed.wait_for(|closed| *closed) => Err(Error::NotRunning),
+        }
+    }
+
+    async fn boot_again(&self, _change: &Change) -> Result<Arc<Vm>> {
+        let ended = self.vm();
+        let image = ended.origin().ok_or(Error::NotRunning)?.image();
+        let boot = source::boot(&self.host, image, ended.machine().accelerator, self.boot_timeout)?;
+        let vm = Vm::boot_again(&self.host, &ended, &boot, &self.outside).await?;
+        self.reboots.fetch_add(1, Ordering::SeqCst);
+        self.go_on_by(vm).await
+    }
+
+    /// How many times the machine was booted since the sandbox started.
+    pub(super) fn reboots(&self) -> u64 {
+        self.reboots.load(Ordering::SeqCst)
+    }
+
+    /// The last lines of the consoles of its machines.
+    pub(super) fn console_tail(&self, lines: usize) -> String {
+        let now = self.vm().console_tail(lines);
+        let missing = lines.saturating_sub(now.lines().count());
+        match last_lines(&lock(&self.earlier_console), missing) {
+            earlier if earlier.is_empty() => now,
+            earlier => format!("{earlier}\n{now}"),
+        }
+    }
+
+    /// Puts a machine in the place of one that has ended, with all that the sandbox has outside of it.
+    async fn go_on_by(&self, vm: Vm) -> Result<Arc<Vm>> {
+        struct Way<'a>(&'a AtomicBool);
+        impl Drop for Way<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::SeqCst);
+            }
+        }
+        self.half_way.store(true, Ordering::SeqCst);
+        let _way = Way(&self.half_way);
+        self.replace(vm);
+        attach::attach(self).await?;
+        Ok(self.vm())
+    }
+
+    fn replace(&self, vm: Vm) {
+        lock(&self.slot).runs_as(vm.process().pid());
+        let old = std::mem::replace(&mut *lock(&self.vm), Arc::new(vm));
+        let mut earlier = lock(&self.earlier_console);
+        let all = format!("{earlier}\n{}", old.console_tail(EARLIER_LINES));
+        *earlier = last_lines(&all, EARLIER_LINES);
+        self.replaced.notify_one();
     }
 
     /// Waits until nobody else changes the machine.
@@ -103,9 +233,40 @@ impl Running {
         // First, since what the old one holds of the host, as ports, is the new one's.
         self.vm().discard(ChannelError::Reverted).await.map_err(Error::io("end", Path::new("QEMU")))?;
         let vm = Vm::restore(&self.host, state, &self.outside, Identity::Same).await?;
-        lock(&self.slot).runs_as(vm.process().pid());
-        *lock(&self.vm) = Arc::new(vm);
-        attach::attach(self).await
+        self.go_on_by(vm).await.map(drop)
+    }
+}
+
+/// Boots a machine again as soon as its guest has rebooted it, for as long as the sandbox runs.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    running: Arc<Running>,
+    task: JoinHandle<()>,
+}
+
+impl Watcher {
+    pub(super) fn over(running: &Arc<Running>) -> Watcher {
+        let (watched, replaced) = (Arc::downgrade(running), Arc::clone(&running.replaced));
+        let task = tokio::spawn(async move {
+            // The machine itself is not held here, so that it goes with the sandbox.
+            while let Some(ended) = watched.upgrade().map(|running| running.vm().process().ended()) {
+                ended.await;
+                let Some(running) = watched.upgrade() else { return };
+                if let Err(error) = to_the_end(async move { running.revive().await }).await {
+                    // Told to whoever uses the sandbox next, who may try again or return to a checkpoint.
+                    tracing::debug!(target: "quicksand::vm", %error, "not booted again");
+                    replaced.notified().await;
+                }
+            }
+        });
+        Watcher { running: Arc::clone(running), task }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.running.closed.send_replace(true);
     }
 }
 

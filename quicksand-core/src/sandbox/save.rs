@@ -47,6 +47,7 @@ impl Sandbox {
         to_the_end(async move {
             // Held until the save is there, also where the caller waits no longer.
             let _lock = lock;
+            running.ready().await?;
             let change = running.change().await;
             let pause = running.freeze(unfinished.path(), Use::Lasting { recipe }, &change).await?;
             drop(change);

@@ -69,11 +69,11 @@ impl TerminalCommand<'_> {
     ///
     /// [`Error::NotRunning`]; [`Error::BadOption`] where the terminal has no rows or no columns; [`Error::Guest`] where the command
     /// line is too long. That the guest has no such program is told by whatever is waited for.
-    pub fn spawn(self) -> Result<Terminal> {
+    pub async fn spawn(self) -> Result<Terminal> {
         let (rows, cols) = size(self.rows, self.cols)?;
         let mut command = self.command.piped_stdin();
         command.exec.terminal = Some(Window { rows: self.rows, cols: self.cols });
-        Ok(Terminal { child: command.spawn()?, transcript: Transcript::new(rows, cols) })
+        Ok(Terminal { child: command.spawn().await?, transcript: Transcript::new(rows, cols) })
     }
 }
 

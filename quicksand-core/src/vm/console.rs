@@ -7,7 +7,10 @@ use std::{
     collections::VecDeque,
     io::Read,
     os::unix::net::UnixStream,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -28,6 +31,7 @@ pub(super) struct Console(Arc<Kept>);
 struct Kept {
     bytes: Mutex<VecDeque<u8>>,
     grown: Notify,
+    ended: AtomicBool,
 }
 
 impl Console {
@@ -45,6 +49,7 @@ impl Console {
                 drop(bytes);
                 kept.grown.notify_waiters();
             }
+            kept.ended.store(true, Ordering::SeqCst);
         };
         thread::Builder::new().name("quicksand-console".into()).spawn(follow)?;
         Ok(console)
@@ -71,6 +76,11 @@ impl Console {
             grown.await;
             sleep(LOOK).await;
         }
+    }
+
+    /// Whether all is there that will ever be.
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::SeqCst)
     }
 
     /// The last lines of that.

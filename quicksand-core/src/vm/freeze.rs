@@ -114,7 +114,7 @@ impl Vm {
 }
 
 /// The name of the disk's topmost node after so many freezes.
-fn top_node(number: usize) -> String {
+pub(super) fn top_node(number: usize) -> String {
     if number == 0 { ROOT_NODE.to_owned() } else { format!("{ROOT_NODE}{number}") }
 }
 

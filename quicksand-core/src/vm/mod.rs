@@ -2,25 +2,28 @@
 //!
 //! - [`boot`](Vm::boot) and [`restore`](Vm::restore) start one;
 //! - [`freeze`](Vm::freeze) writes down all of it while it runs;
-//! - [`discard`](Vm::discard) ends it, whoever still uses it;
+//! - [`discard`](Vm::discard) and [`go_down`](Vm::go_down) end it, whoever still uses it;
 //! - dropping it throws it away.
 
 mod console;
 pub(crate) mod disks;
+mod end;
 mod failure;
 mod freeze;
+mod grow;
 #[cfg(feature = "mounts")]
 mod port;
 mod start;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 pub(crate) use console::{last_lines, printable};
+pub(crate) use end::End;
 pub use failure::{Stage, StartCause, StartError};
 pub(crate) use freeze::DiskAlone;
 pub(crate) use start::{Boot, Identity, Probe};
 
-use tokio::{sync::Mutex, time::timeout};
+use tokio::sync::Mutex;
 
 use crate::{
     Error, Size,
@@ -113,22 +116,6 @@ impl Vm {
         self.user_network
     }
 
-    /// What an error of the channel means, once it is known whether the machine is still there.
-    pub(crate) async fn explain(&self, error: ChannelError) -> Error {
-        let closed = matches!(error, ChannelError::Closed);
-        // QEMU's end closes the channel a moment before it is seen as an end.
-        if closed && timeout(Duration::from_millis(500), self.process.ended()).await.is_ok() {
-            return Error::Ended { console: self.console_tail(40), source: error };
-        }
-        error.into()
-    }
-
-    /// Ends the machine, whoever still uses it: what is under way in it fails with `why`.
-    pub(crate) async fn discard(&self, why: ChannelError) -> io::Result<()> {
-        self.channel.end(why);
-        self.process.kill().await.map(drop)
-    }
-
     /// The directory of its files, which goes with it.
     #[cfg(feature = "mounts")]
     pub(crate) fn directory(&self) -> &std::path::Path {
@@ -149,9 +136,7 @@ impl Vm {
     pub(crate) async fn console_line(&self, fits: impl Fn(&str) -> bool) -> Result<String, Error> {
         tokio::select! {
             line = self.console.line(fits) => Ok(line),
-            _ = self.process.ended() => {
-                Err(Error::Ended { console: self.console_tail(40), source: ChannelError::Closed })
-            }
+            _ = self.process.ended() => Err(self.explain(ChannelError::Closed).await),
         }
     }
 

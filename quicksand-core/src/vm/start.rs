@@ -56,14 +56,10 @@ const DNS: [u8; 4] = [10, 0, 2, 3];
 
 /// What a machine boots.
 #[derive(Debug)]
-pub(crate) struct Boot<'a> {
-    pub(crate) kernel: &'a Path,
-    pub(crate) initramfs: &'a Path,
-    pub(crate) command_line: &'a str,
-    /// The disk's files from the image up; none of them is written.
-    pub(crate) disk: Vec<PathBuf>,
-    /// The disk's size in bytes.
-    pub(crate) disk_size: u64,
+pub(crate) struct Boot {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initramfs: PathBuf,
+    pub(crate) command_line: String,
     pub(crate) timeout: Duration,
 }
 
@@ -94,39 +90,46 @@ struct Launched {
 }
 
 impl Vm {
-    /// Boots a machine without network until its init has started everything and it is idle.
-    pub(crate) async fn boot(host: &Host, machine: &Machine, boot: Boot<'_>) -> Result<Vm, Error> {
+    /// Boots a machine without network until its init has started everything and it is idle. Of `disk`, its files from the image up,
+    /// none is written.
+    pub(crate) async fn boot(
+        host: &Host,
+        machine: &Machine,
+        (disk, disk_size): (Vec<PathBuf>, u64),
+        boot: &Boot,
+    ) -> Result<Vm, Error> {
         let deadline = Instant::now() + boot.timeout;
         let run_dir = Arc::new(RunDir::create(&host.cache)?);
-        let memory_file = empty_memory(&run_dir, machine)?;
-        let disk = with_overlay(host, &run_dir, boot.disk, boot.disk_size)?;
-        let begin = Begin::Boot { kernel: boot.kernel, initramfs: boot.initramfs, command_line: boot.command_line };
-        let launched = launch(host, machine, run_dir, &memory_file, disk, NetworkMode::None, begin).await?;
-        let Launched { process, qmp, agent, console, run_dir, disk } = launched;
+        let disk = with_overlay(host, &run_dir, disk, disk_size)?;
+        let vm = boot_disk(host, machine, run_dir, (disk, disk_size), boot, NetworkMode::None).await?;
+        // Its card gets its address here, so that clones find it done.
+        let network = [Network::Static { address: GUEST_ADDRESS, prefix: 24 }];
+        watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
+            wake_all(&vm.channel, network, Identity::New).await?;
+            settle(&vm).await?;
+            fall_idle(&vm).await
+        })
+        .await?;
+        Ok(vm)
+    }
 
-        let channel = watch(&process, (&run_dir, &console), Stage::Boot, deadline, async {
-            let channel = Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)?;
-            // Its card gets its address here, so that clones find it done.
-            let network = Network::Static { address: GUEST_ADDRESS, prefix: 24 };
-            wake(&channel, network, Identity::New)?.reply().await.map_err(StartCause::Channel)?;
-            Ok(channel)
-        });
-        let channel = channel.await?;
-        let machine = machine.clone();
-        let disk = Disk::new(disk, boot.disk_size);
-        let vm = Vm {
-            channel,
-            qmp,
-            process,
-            machine,
-            memory_file,
-            disk,
-            user_network: false,
-            console,
-            origin: None,
-            run_dir,
+    /// Boots a machine that has ended from the disk that it left, until its init has started everything.
+    pub(crate) async fn boot_again(host: &Host, ended: &Vm, boot: &Boot, outside: &Outside) -> Result<Vm, Error> {
+        let deadline = Instant::now() + boot.timeout;
+        let (disk, size) = {
+            let disk = ended.disk.lock().await;
+            (disk.files.clone(), disk.size)
         };
-        watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, settle(&vm)).await?;
+        let run_dir = Arc::clone(&ended.run_dir);
+        let mut vm = boot_disk(host, &ended.machine, run_dir, (disk, size), boot, outside.network).await?;
+        vm.origin = ended.origin.clone();
+        let address = Network::Static { address: GUEST_ADDRESS, prefix: 24 };
+        let network = [address, guest_network(outside.network)];
+        watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
+            wake_all(&vm.channel, network, Identity::Same).await?;
+            settle(&vm).await
+        })
+        .await?;
         Ok(vm)
     }
 
@@ -200,12 +203,7 @@ impl Vm {
             running.map_err(StartCause::Qmp)?;
             let channel = channel.map_err(StartCause::Channel)?;
             // Not waited for: the agent carries it out before anything that follows, and refuses all that follows if it fails.
-            let network = match network {
-                NetworkMode::None => Network::None,
-                NetworkMode::MountsOnly => Network::Keep,
-                NetworkMode::Full => Network::Online { gateway: GATEWAY, dns: DNS },
-            };
-            wake(&channel, network, identity)?.forget();
+            wake(&channel, guest_network(network), identity)?.forget();
             Ok(channel)
         });
         let channel = channel.await?;
@@ -213,6 +211,37 @@ impl Vm {
         let origin = Some(state.clone());
         let disk = Disk::new(disk, disk_size);
         Ok(Vm { channel, qmp, process, machine, memory_file, disk, user_network, console, origin, run_dir })
+    }
+}
+
+/// Boots a machine until its agent answers. Of `disk` the last file will be written, the others not.
+async fn boot_disk(
+    host: &Host,
+    machine: &Machine,
+    run_dir: Arc<RunDir>,
+    (disk, disk_size): (Vec<PathBuf>, u64),
+    boot: &Boot,
+    network: NetworkMode,
+) -> Result<Vm, Error> {
+    let deadline = Instant::now() + boot.timeout;
+    let memory_file = empty_memory(&run_dir, machine)?;
+    let begin = Begin::Boot { kernel: &boot.kernel, initramfs: &boot.initramfs, command_line: &boot.command_line };
+    let launched = launch(host, machine, run_dir, &memory_file, disk, network, begin).await?;
+    let Launched { process, qmp, agent, console, run_dir, disk } = launched;
+    let channel = watch(&process, (&run_dir, &console), Stage::Boot, deadline, async {
+        Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)
+    });
+    let (channel, machine) = (channel.await?, machine.clone());
+    let (disk, user_network) = (Disk::new(disk, disk_size), network != NetworkMode::None);
+    Ok(Vm { channel, qmp, process, machine, memory_file, disk, user_network, console, origin: None, run_dir })
+}
+
+/// What a guest is told of its network, whose card has its address.
+fn guest_network(mode: NetworkMode) -> Network {
+    match mode {
+        NetworkMode::None => Network::None,
+        NetworkMode::MountsOnly => Network::Keep,
+        NetworkMode::Full => Network::Online { gateway: GATEWAY, dns: DNS },
     }
 }
 
@@ -319,11 +348,26 @@ fn wake(channel: &Channel, network: Network, identity: Identity) -> Result<Opera
     channel.start(&Request::Wake(Wake { time_ns, seed, machine_id, network })).map_err(StartCause::Channel)
 }
 
-/// Waits until the init has started what it is to start and the guest is idle. A freeze in the middle of that would make
-/// every clone slow.
+/// Has a guest that was booted wake, with one thing after another done to its network.
+async fn wake_all<const N: usize>(
+    channel: &Channel,
+    networks: [Network; N],
+    identity: Identity,
+) -> Result<(), StartCause> {
+    for network in networks {
+        wake(channel, network, identity)?.reply().await.map_err(StartCause::Channel)?;
+    }
+    Ok(())
+}
+
+/// Waits until the init has started what it is to start.
 async fn settle(vm: &Vm) -> Result<(), StartCause> {
     let mut settled = vm.channel.start(&Request::Settle).map_err(StartCause::Channel)?;
-    settled.reply().await.map_err(StartCause::Channel)?;
+    settled.reply().await.map(drop).map_err(StartCause::Channel)
+}
+
+/// Waits until the guest is idle. A freeze before that would make every clone slow.
+async fn fall_idle(vm: &Vm) -> Result<(), StartCause> {
     let deadline = Instant::now() + IDLE_PATIENCE;
     let mut last = vm.process.cpu_time();
     let step = Duration::from_millis(400);

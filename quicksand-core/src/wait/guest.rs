@@ -26,7 +26,7 @@ impl Sandbox {
 }
 
 async fn look(sandbox: &Sandbox, what: String, condition: Condition, deadline: Deadline) -> Result<()> {
-    let vm = sandbox.vm()?;
+    let vm = deadline.machine(sandbox).await?;
     let left = deadline.left();
     let within_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     let mut operation = vm.channel().start(&Request::Await(Await { condition, within_ms }))?;

@@ -35,7 +35,7 @@ impl Sandbox {
 }
 
 async fn in_console(sandbox: &Sandbox, pattern: String, deadline: Deadline) -> Result<String> {
-    let (vm, regex) = (sandbox.vm()?, pattern::compile(&pattern)?);
+    let (vm, regex) = (deadline.machine(sandbox).await?, pattern::compile(&pattern)?);
     match deadline.cut(vm.console_line(|line| regex.is_match(line))).await {
         Some(found) => found,
         None => {
@@ -47,7 +47,7 @@ async fn in_console(sandbox: &Sandbox, pattern: String, deadline: Deadline) -> R
 
 async fn in_file(sandbox: &Sandbox, path: PathBuf, pattern: String, deadline: Deadline) -> Result<String> {
     let mut lines = Lines::new(pattern::compile(&pattern)?);
-    let vm = sandbox.vm()?;
+    let vm = deadline.machine(sandbox).await?;
     let mut operation = vm.channel().start(&Request::Follow { path: path.as_os_str().as_bytes().to_vec() })?;
     let (Some(mut content), Some(mut faults)) = (operation.stdout.take(), operation.stderr.take()) else {
         return Err(ChannelError::Closed.into());

@@ -15,12 +15,13 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Sandbox, vm::Vm};
 
 /// How long is waited unless it is told otherwise.
 pub const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -96,6 +97,12 @@ impl Deadline {
     /// The work's outcome; `None` where the time is over before that.
     pub(crate) async fn cut<T>(self, work: impl Future<Output = T>) -> Option<T> {
         timeout_at(self.at, work).await.ok()
+    }
+
+    /// The machine of a sandbox. One that reboots is waited for.
+    pub(crate) async fn machine(self, sandbox: &Sandbox) -> Result<Arc<Vm>> {
+        let missed = || self.missed("the guest to be back after a reboot", "nothing");
+        self.cut(sandbox.vm()).await.unwrap_or_else(|| Err(missed()))
     }
 
     /// That the time is over.

@@ -1,0 +1,27 @@
+//! A larger disk for a running machine.
+
+use std::time::Duration;
+
+use quicksand_protocol::message::Request;
+use serde_json::json;
+
+use super::{Vm, freeze::top_node};
+use crate::{Error, Size};
+
+/// How long the guest may take to use the new part of its disk.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Vm {
+    /// Makes the disk larger, and the guest's root file system with it.
+    pub(crate) async fn grow_disk(&self, size: u64) -> Result<(), Error> {
+        let mut disk = self.disk.lock().await;
+        if size == disk.size {
+            return Ok(());
+        }
+        let node = top_node(disk.put_aside);
+        self.qmp.execute("block_resize", json!({ "node-name": node, "size": size })).await?;
+        disk.size = size;
+        let grown = self.channel.request(&Request::GrowRoot { size }, PATIENCE).await;
+        grown.map(drop).map_err(|source| Error::DiskGrowth { size: Size::from_bytes(size), source })
+    }
+}
