@@ -12,6 +12,7 @@ use crate::{
     Error, Result, Sandbox, Size,
     command_log::LogEntry,
     guest::{GuestReader, GuestWriter, Operation},
+    image::Defaults,
     vm::Vm,
 };
 
@@ -143,12 +144,14 @@ impl<'a> Command<'a> {
 
     /// Sets a variable, on top of `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL` and what makes output the same from run to run:
     /// `LC_ALL=C.UTF-8`, `TERM=dumb`, `COLUMNS=200`, `LINES=50`, `DEBIAN_FRONTEND=noninteractive`.
+    /// A container image's own variables are there as well.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Command<'a> {
         self.exec.env.push((name.into().into_vec(), value.into().into_vec()));
         self
     }
 
-    /// Sets the working directory. Default: the user's home.
+    /// Sets the working directory. Default: that of the container image, where the guest is from one that has it, or the user's
+    /// home.
     pub fn current_dir(mut self, directory: impl Into<OsString>) -> Command<'a> {
         self.exec.current_dir = Some(directory.into().into_vec());
         self
@@ -237,7 +240,11 @@ impl<'a> Command<'a> {
         let vm = self.sandbox.vm().await?;
         let command = self.display();
         let entry = self.sandbox.enter_command(&command)?;
-        let mut operation = vm.channel().start(&Request::Exec(self.exec))?;
+        let mut exec = self.exec;
+        if let Some(state) = vm.origin() {
+            add_defaults(&mut exec, state.image().defaults());
+        }
+        let mut operation = vm.channel().start(&Request::Exec(exec))?;
         let mut stdin = operation.stdin.take();
         if let Some(input) = self.input {
             let writer = stdin.take();
@@ -262,6 +269,16 @@ impl<'a> Command<'a> {
         }
         let words: Vec<_> = self.exec.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
         words.join(" ")
+    }
+}
+
+/// Adds what the image says of how its programs are run. What the command itself says goes before.
+fn add_defaults(exec: &mut Exec, defaults: &Defaults) {
+    let bytes = |text: &String| text.clone().into_bytes();
+    let variables = defaults.environment.iter().map(|(name, value)| (bytes(name), bytes(value)));
+    exec.env.splice(0..0, variables);
+    if exec.current_dir.is_none() {
+        exec.current_dir = defaults.directory.as_ref().map(bytes);
     }
 }
 

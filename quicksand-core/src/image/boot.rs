@@ -16,6 +16,9 @@ use super::{
     modules::needed,
 };
 
+/// The most of `modules.dep` that is read, in bytes: a hundred times what it has.
+const LARGEST_TEXT: u64 = 64 << 20;
+
 /// Writes the kernel and the modules that a guest needs to `directory`.
 /// Returns them, and how many entries the archive has, those in `/dev` aside.
 pub(super) fn extract(archive: &Path, directory: &Path) -> Result<(Boot, u64), ImageError> {
@@ -30,7 +33,7 @@ pub(super) fn extract(archive: &Path, directory: &Path) -> Result<(Boot, u64), I
             && (path.ends_with("/modules.dep") || path.ends_with("/modules.builtin"))
         {
             let mut text = String::new();
-            content.read_to_string(&mut text)?;
+            content.take(LARGEST_TEXT).read_to_string(&mut text)?;
             texts.insert(path.to_owned(), text);
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::{
     Parts, boot, disk,
     error::ImageError,
     import,
-    metadata::Root,
+    metadata::{Defaults, Root},
     off_the_runtime,
     tool::{Tool, require, unique},
 };
@@ -71,7 +71,8 @@ pub(super) async fn make(directory: &Path, reporter: &Reporter) -> Result<Parts,
     let (boot, entries) = off_the_runtime(move || boot::extract(&from, &into)).await?;
     disk::make(directory, ARCHIVE, entries, DISK_SIZE, reporter).await?;
     let origin = Some(import::origin(format!("packages of {SUITE}"), None));
-    Ok(Parts { disk_size: DISK_SIZE, file_system: disk::FILE_SYSTEM.into(), root: Root::default(), origin, boot })
+    let (file_system, root, defaults) = (disk::FILE_SYSTEM.into(), Root::default(), Defaults::default());
+    Ok(Parts { disk_size: DISK_SIZE, file_system, root, origin, defaults, boot })
 }
 
 /// Checks what [`make`] needs of this host.

@@ -35,7 +35,7 @@ trap 'exit 143' HUP INT TERM
 trap '' PIPE
 mkdir -- "$2"
 tar --extract --verbose --file "$1" --directory "$2" --numeric-owner --same-owner --same-permissions \
-  --xattrs --xattrs-include=security.capability --exclude='./dev/*'
+  --xattrs --xattrs-include=security.capability --xattrs-include='user.*' --delay-directory-restore --exclude='./dev/*'
 rm -f -- "$1"
 echo =unpacked
 mke2fs -q -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 -L root -d "$2" "$3"

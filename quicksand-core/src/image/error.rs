@@ -84,6 +84,50 @@ pub enum ImageError {
         /// A path on the full file system.
         path: PathBuf,
     },
+    /// A reference to a container image is none.
+    #[error("use {reference:?} as a reference to an image: {why}")]
+    Reference {
+        /// What was given.
+        reference: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A part of an image is not what it should be.
+    #[error("use {what}: its SHA-256 should be {expected} and is {found}")]
+    Digest {
+        /// The part.
+        what: String,
+        /// The digest by which it was asked for.
+        expected: String,
+        /// That of what came.
+        found: String,
+    },
+    /// A document that describes an image is none, or describes something else.
+    #[error("use {what} as a container image: {why}")]
+    Document {
+        /// The image.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The image does not exist for this kind of machine.
+    #[error("find {what} for {wanted}: there is {}", if there.is_empty() { "nothing" } else { there })]
+    Platform {
+        /// The image.
+        what: String,
+        /// This host's platform.
+        wanted: String,
+        /// Those for which it exists.
+        there: String,
+    },
+    /// An archive or a layer is not one of a root file system.
+    #[error("make a root file system of {what}: {why}")]
+    RootFs {
+        /// The image.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The root file system lacks something that a machine starts from.
     #[error("find {what} in the root file system")]
     Incomplete {

@@ -20,7 +20,7 @@ use super::{
     helper::Helper,
     kernel::{BUILT_IN, Boot, Bundle, DEPENDENCIES, LARGEST_FILE, module_path, release_of, store},
     making,
-    metadata::{Origin, Root, StoredFile},
+    metadata::{Defaults, Origin, Root, StoredFile},
     modules::needed,
     off_the_runtime,
     tool::require,
@@ -56,6 +56,11 @@ impl DiskFile {
 
     /// A name for an image of it, which is another one once any of its files has changed.
     pub(crate) fn image_name(&self) -> Result<String, ImageError> {
+        Ok(format!("disk-{}", self.key()?))
+    }
+
+    /// Tells these files from others, and from themselves once they have changed.
+    pub(super) fn key(&self) -> Result<String, ImageError> {
         let mut hash = Sha256::new();
         for path in [Some(&self.disk), self.kernel.as_ref(), self.initrd.as_ref()].into_iter().flatten() {
             let path = fs::canonicalize(path).map_err(ImageError::io("find", path))?;
@@ -63,7 +68,7 @@ impl DiskFile {
             let changed = (it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec());
             hash.update(format!("{} {} {} {changed:?}\n", path.display(), it.len(), it.ino()));
         }
-        Ok(format!("disk-{}", &hex(&hash.finalize())[..32]))
+        Ok(hex(&hash.finalize())[..32].to_owned())
     }
 }
 
@@ -122,7 +127,8 @@ pub(crate) async fn ensure(
             reporter.report("inspect disk", 1, 1);
             let boot = take_boot(cache, &helper, file, &found, &directory, reporter).await?;
             let root = Root { device: format!("/dev/vda{part}"), flags: found.flags.clone() };
-            Ok(Parts { disk_size, file_system: found.kind.clone(), root, origin: Some(origin.clone()), boot })
+            let (file_system, origin) = (found.kind.clone(), Some(origin.clone()));
+            Ok(Parts { disk_size, file_system, root, origin, defaults: Defaults::default(), boot })
         },
         reporter,
     )

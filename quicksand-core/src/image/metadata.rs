@@ -27,6 +27,9 @@ pub(super) struct Metadata {
     /// Where the image is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) origin: Option<Origin>,
+    /// How programs are run in it.
+    #[serde(default, skip_serializing_if = "Defaults::is_empty")]
+    pub(super) defaults: Defaults,
     /// The kernel.
     pub(super) kernel: StoredFile,
     /// Its modules, in the order to load them.
@@ -41,6 +44,24 @@ pub(crate) struct Root {
     /// What it is mounted with: `subvol=root`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) flags: String,
+}
+
+/// How programs of an image are run unless a command says otherwise, as the image has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Defaults {
+    /// Variables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) environment: Vec<(String, String)>,
+    /// The working directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) directory: Option<String>,
+}
+
+impl Defaults {
+    fn is_empty(&self) -> bool {
+        *self == Defaults::default()
+    }
 }
 
 /// Where an image is from.
@@ -106,8 +127,8 @@ impl Metadata {
         modules: Vec<StoredFile>,
     ) -> Metadata {
         let ((disk, disk_size), file_system) = (disk, file_system.to_owned());
-        let (version, root, origin) = (VERSION, Root::default(), None);
-        Metadata { version, digest, disk, disk_size, file_system, root, origin, kernel, modules }
+        let (version, root, origin, defaults) = (VERSION, Root::default(), None, Defaults::default());
+        Metadata { version, digest, disk, disk_size, file_system, root, origin, defaults, kernel, modules }
     }
 
     pub(super) fn parse(text: &[u8]) -> Result<Metadata, MetadataError> {

@@ -10,18 +10,23 @@
 //!             modules/       the modules, numbered in the order to load them
 //! ```
 
+mod archive;
 mod boot;
 mod compression;
 mod cpio;
 mod debian;
+mod digest;
 mod disk;
 mod error;
 pub(crate) mod helper;
 mod import;
 mod initramfs;
 mod kernel;
+mod layers;
 mod metadata;
 mod modules;
+mod oci;
+mod rootfs;
 mod tool;
 
 use std::{
@@ -36,6 +41,7 @@ use sha2::{Digest, Sha256};
 
 pub use error::ImageError;
 pub use initramfs::initramfs;
+pub(crate) use metadata::Defaults;
 pub use metadata::Origin;
 
 use crate::{
@@ -157,6 +163,11 @@ impl Image {
         &self.metadata.root.flags
     }
 
+    /// How programs are run in it.
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.metadata.defaults
+    }
+
     /// Where it is from, where that is known.
     pub fn origin(&self) -> Option<&Origin> {
         self.metadata.origin.as_ref()
@@ -196,7 +207,10 @@ impl Image {
 
 /// The image that is made from packages on this host, with which all others are read and written.
 pub(crate) async fn ensure_local(cache: &Cache, reporter: &Reporter) -> Result<Image, ImageError> {
-    ensure(cache, debian::NAME, reporter).await
+    if let Some(image) = Image::find(cache, debian::NAME)? {
+        return Ok(image);
+    }
+    making(cache, debian::NAME, async |directory| debian::make(&directory, reporter).await, reporter).await
 }
 
 /// The image of that name, made if it is not in the cache. Of processes that ask at once, one makes it and the others
@@ -208,16 +222,16 @@ pub(crate) async fn ensure_local(cache: &Cache, reporter: &Reporter) -> Result<I
 ///
 /// [`ImageError`]; the cache is then as it was.
 pub async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Result<Image, ImageError> {
-    if let Some(image) = Image::find(cache, name)? {
-        return Ok(image);
+    if let Some(reference) = oci::Reference::parse(name) {
+        return oci::ensure(cache, reference?, reporter).await;
     }
-    if !KNOWN.contains(&name) {
-        return Err(ImageError::Unknown { name: name.to_owned(), known: KNOWN });
+    if name == debian::NAME {
+        return ensure_local(cache, reporter).await;
     }
-    making(cache, name, async |directory| debian::make(&directory, reporter).await, reporter).await
+    Image::find(cache, name)?.ok_or_else(|| ImageError::Unknown { name: name.to_owned(), known: KNOWN })
 }
 
-/// The image that a disk's file holds, taken from it where the cache does not have it.
+/// The image that a file holds, a disk or an archive of a root file system, taken from it where the cache does not have it.
 ///
 /// # Errors
 ///
@@ -227,6 +241,9 @@ pub async fn ensure_disk(cache: &Cache, path: &Path, reporter: &Reporter) -> Res
     let name = file.image_name()?;
     if let Some(image) = Image::find(cache, &name)? {
         return Ok(image);
+    }
+    if archive::is_archive(path) {
+        return archive::ensure(cache, path, reporter).await;
     }
     let source = fs::canonicalize(path).map_err(ImageError::io("find", path))?;
     import::ensure(cache, &name, &file, import::origin(source.to_string_lossy(), None), reporter).await
@@ -241,6 +258,7 @@ pub(crate) struct Parts {
     pub(crate) file_system: String,
     pub(crate) root: Root,
     pub(crate) origin: Option<Origin>,
+    pub(crate) defaults: Defaults,
     pub(crate) boot: Boot,
 }
 
@@ -268,14 +286,14 @@ pub(crate) async fn making(
         other => other?,
     };
     let directory = unfinished.path().to_owned();
-    let Parts { disk_size, file_system, root, origin, boot } = make(directory.clone()).await?;
+    let Parts { disk_size, file_system, root, origin, defaults, boot } = make(directory.clone()).await?;
 
     let reporter = reporter.clone();
     off_the_runtime(move || {
         let (digest, size) = digest(&directory.join(disk::FILE), &reporter)?;
         let disk = StoredFile { path: disk::FILE.into(), size };
         let metadata = Metadata::new(digest, (disk, disk_size), &file_system, boot.kernel, boot.modules);
-        let metadata = Metadata { root, origin, ..metadata };
+        let metadata = Metadata { root, origin, defaults, ..metadata };
         let path = directory.join(metadata::FILE);
         let json = metadata.to_json().map_err(|error| ImageError::io("write", &path)(error.into()))?;
         fs::write(&path, json).map_err(ImageError::io("write", &path))?;

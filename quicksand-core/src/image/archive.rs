@@ -1,0 +1,41 @@
+//! Images of a root file system in a tar archive, as `tar`, `mmdebstrap` or `docker export` make it; it may be compressed.
+
+use std::{fs::File, io::Read, path::Path};
+
+use super::{
+    Image, ImageError,
+    compression::unpacked,
+    import::{DiskFile, origin},
+    layers::{self, Blob, RootFs},
+    metadata::Defaults,
+    rootfs::Section,
+};
+use crate::{cache::Cache, progress::Reporter};
+
+/// Whether a file is a tar archive, by its content. Where it can't be read it is none.
+pub(super) fn is_archive(path: &Path) -> bool {
+    let mut block = Vec::new();
+    let read = File::open(path).and_then(|file| unpacked(file.take(16 << 20), 16 << 20)).and_then(|file| {
+        let mut file = file.take(512);
+        file.read_to_end(&mut block)
+    });
+    read.is_ok() && block.get(257..262) == Some(b"ustar")
+}
+
+/// The image of the archive at `path`, made where the cache does not have it.
+pub(super) async fn ensure(cache: &Cache, path: &Path, reporter: &Reporter) -> Result<Image, ImageError> {
+    let name = format!("rootfs-{}", DiskFile { disk: path.to_owned(), kernel: None, initrd: None }.key()?);
+    if let Some(image) = Image::find(cache, &name)? {
+        return Ok(image);
+    }
+    let content = File::open(path).and_then(Section::whole).map_err(ImageError::io("read", path))?;
+    let layer = Blob { name: "the archive".into(), content, digest: None, archive_digest: None };
+    let root_fs = RootFs {
+        name: path.display().to_string(),
+        layers: vec![layer],
+        whiteouts: false,
+        defaults: Defaults::default(),
+        origin: origin(path.to_string_lossy(), None),
+    };
+    layers::ensure(cache, &name, root_fs, reporter).await
+}

@@ -1,0 +1,195 @@
+//! Container images and root file systems of others, started as machines.
+
+mod build;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use build::{Image, Layer, Packing};
+use quicksand::{Sandbox, StartKind};
+use serde_json::json;
+use tar::EntryType;
+
+/// `cap_net_raw=ep`, as the kernel keeps it.
+const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Three layers, each packed in another way, with all that layers can have.
+fn image(unique: &str) -> Image {
+    let base = Layer::busybox()
+        .file("etc/unique", 0o644, unique)
+        .file("etc/gone", 0o644, "lower")
+        .file("srv/old/deep/file", 0o644, "lower")
+        .file("opt/tool", 0o755, "lower")
+        .link(EntryType::Link, "opt/twin", "opt/tool")
+        .link(EntryType::Symlink, "lib", "usr/lib");
+    let middle = Layer::new()
+        .file("opt/tool", 0o4750, "middle")
+        .owned_file("srv/owned", 0o640, 1000, "mine")
+        .attribute("security.capability", CAPABILITY)
+        .file("opt/capable/busybox", 0o755, build::busybox())
+        .attribute("user.note", b"kept\nwhole")
+        .file("opt/noted", 0o644, "x")
+        .file("lib/through", 0o644, "a link of a lower layer");
+    let top = Layer::new().file("etc/.wh.gone", 0o644, "").file("srv/old/.wh..wh..opq", 0o644, "").file(
+        "srv/old/new",
+        0o644,
+        "top",
+    );
+    let layers = [(base, Packing::Gzip), (middle, Packing::Zstd), (top, Packing::Plain)];
+    Image::new(layers, json!({ "Env": ["PATH=/opt:/bin", "COLOUR=blue"], "WorkingDir": "/srv", "User": "app" }))
+}
+
+/// What a machine of [`image`] shows of its root file system.
+async fn check(sb: &Sandbox, unique: &str) {
+    let sh = async |line: &str| {
+        let out = sb.execute(line).await.unwrap();
+        assert!(out.success(), "{line}: {out:?}");
+        out.stdout
+    };
+    assert_eq!(sh("cat /etc/unique").await, unique);
+    assert_eq!(
+        sh("cat /opt/tool /opt/twin; stat -c '%a %u' /opt/tool /srv/owned").await,
+        "middlelower4750 0\n640 1000\n"
+    );
+    assert_eq!(
+        sh("find /srv/old /etc/gone 2>/dev/null; cat /usr/lib/through").await,
+        "/srv/old\n/srv/old/new\na link of a lower layer"
+    );
+    assert_eq!(
+        sh("readlink /lib; stat -c %a /tmp; [ /bin/sh -ef /bin/busybox ] && echo same").await,
+        "usr/lib\n1777\nsame\n"
+    );
+    // How its configuration has programs run; a command's own word goes before.
+    assert_eq!(sh("echo $PATH $COLOUR; pwd; id -u").await, "/opt:/bin blue\n/srv\n0\n");
+    let own =
+        sb.command("sh").args(["-c", "echo $COLOUR; pwd"]).env("COLOUR", "red").current_dir("/tmp").output().await;
+    assert_eq!(own.unwrap().stdout, "red\n/tmp\n");
+}
+
+/// Where the image of a sandbox is cached.
+fn disk_of(unique: &str) -> PathBuf {
+    let cache = std::env::var_os("QUICKSAND_CACHE_DIR").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/quicksand"));
+    cache.join("images").join(unique).join("disk.qcow2")
+}
+
+#[tokio::test]
+async fn a_layout_boots_and_starts_warm() {
+    let temp = tempfile::tempdir().unwrap();
+    let image = image("layout");
+    image.write_layout(temp.path(), "mine:1");
+    Image::new([(Layer::busybox(), Packing::Gzip)], json!({})).write_layout(temp.path(), "other");
+    let reference = format!("oci-layout:{}:mine:1", temp.path().display());
+    let sb = Sandbox::builder(&reference).start().await.unwrap();
+    check(&sb, "layout").await;
+    drop(sb);
+
+    // By its digest it is the same image, so it starts from the same state.
+    let reference = format!("oci-layout:{}@{}", temp.path().display(), image.index().digest());
+    let sb = Sandbox::builder(&reference).start().await.unwrap();
+    assert_eq!(sb.start_report().unwrap().kind, StartKind::Warm);
+    check(&sb, "layout").await;
+
+    // A file's capabilities work, and its other attributes are on the disk.
+    let out =
+        sb.command("/opt/capable/busybox").args(["grep", "CapEff", "/proc/self/status"]).user("app").output().await;
+    assert_eq!(out.unwrap().stdout, "CapEff:\t0000000000002000\n");
+    let raw = temp.path().join("disk.raw");
+    let disk = disk_of(&image.index().digest().replace("sha256:", "oci-"));
+    let convert = Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&disk, &raw]).status().unwrap();
+    assert!(convert.success());
+    let debugfs =
+        Command::new("/sbin/debugfs").args(["-R", "ea_get -x /opt/noted user.note"]).arg(&raw).output().unwrap();
+    assert!(String::from_utf8_lossy(&debugfs.stdout).contains("6b 65 70 74 0a 77 68 6f 6c 65"), "{debugfs:?}");
+}
+
+#[tokio::test]
+async fn a_saved_archive_and_a_root_file_system_boot() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("saved.tar");
+    image("saved").write_docker_archive(&path, "mine:2");
+    let sb = Sandbox::builder(format!("docker-archive:{}:mine:2", path.display())).start().await.unwrap();
+    check(&sb, "saved").await;
+    drop(sb);
+
+    let (_, middle) = (Layer::new(), Layer::busybox().file("etc/.wh.x", 0o600, "no layer"));
+    let path = temp.path().join("root.tar.zst");
+    fs::write(&path, Packing::Zstd.pack(&middle.into_archive())).unwrap();
+    let sb = Sandbox::builder(path.to_str().unwrap()).start().await.unwrap();
+    let out = sb.execute("cat /etc/.wh.x; echo; pwd; ps | head -3").await.unwrap();
+    assert!(out.stdout.starts_with("no layer\n/root\n"), "{out:?}");
+}
+
+/// Why an image is refused.
+async fn refusal(source: String) -> String {
+    let error = Sandbox::builder(source).start().await.unwrap_err();
+    let mut text = error.to_string();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(next) = cause.source() {
+        text = format!("{text}: {next}");
+        cause = next;
+    }
+    text
+}
+
+#[tokio::test]
+async fn what_is_hostile_or_damaged_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let layout = |name: &str| (temp.path().join(name), format!("oci-layout:{}", temp.path().join(name).display()));
+
+    // A layer that leaves its root, by a path and through a link of a lower layer.
+    for (name, upper, why) in [
+        ("up", Layer::new().raw("a/../../x"), "leads out of its directory"),
+        ("absolute", Layer::new().raw("/etc/passwd"), "absolute path"),
+        ("link", Layer::new().raw("out/x"), "out of the root directory through a link"),
+    ] {
+        let lower = Layer::new().link(EntryType::Symlink, "out", "../../../tmp");
+        let (directory, source) = layout(name);
+        Image::new([(lower, Packing::Gzip), (upper, Packing::Gzip)], json!({})).write_layout(&directory, "x");
+        let text = refusal(source).await;
+        assert!(text.contains(why) && text.contains("layer 2"), "{text}");
+    }
+
+    // A blob that is not what its digest says, one that is cut short, and one whose archive is another.
+    let ordinary = || Image::new([(Layer::new().file("a", 0o644, "a".repeat(5000)), Packing::Gzip)], json!({}));
+    let (directory, source) = layout("digest");
+    ordinary().write_layout(&directory, "x");
+    let blob = ordinary().layer_path(&directory, 0);
+    let whole = fs::read(&blob).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    fs::write(&blob, &damaged).unwrap();
+    let (expected, found) = (build::digest(&whole), build::digest(&damaged));
+    let text = refusal(source.clone()).await;
+    assert!(text.contains(&format!("should be {expected} and is {found}")), "{text}");
+    fs::write(&blob, &whole[..whole.len() - 3]).unwrap();
+    let text = refusal(source).await;
+    assert!(text.contains(&format!("should have {} bytes", whole.len())), "{text}");
+
+    let (directory, source) = layout("archive");
+    let mut lying = ordinary();
+    lying.layers[0].content = Packing::Gzip.pack(&Layer::new().file("a", 0o644, "other").into_archive());
+    lying.manifest = Image::manifest_of(&lying.config, &lying.layers);
+    lying.write_layout(&directory, "x");
+    let text = refusal(source).await;
+    assert!(text.contains("the archive in layer 1") && text.contains("should be sha256:"), "{text}");
+
+    // A name that is not there, and something that is no image.
+    let (directory, source) = layout("name");
+    ordinary().write_layout(&directory, "x");
+    let text = refusal(format!("{source}:none")).await;
+    assert!(text.contains("no image \"none\"; it has x"), "{text}");
+    let (directory, source) = layout("artifact");
+    let mut artifact = ordinary();
+    artifact.config.media_type = "application/vnd.example.config+json".into();
+    artifact.manifest = Image::manifest_of(&artifact.config, &artifact.layers);
+    artifact.write_layout(&directory, "x");
+    let text = refusal(source).await;
+    assert!(
+        text.contains("no container image but an artifact of the type \"application/vnd.example.config+json\""),
+        "{text}"
+    );
+}
