@@ -3,6 +3,7 @@
 //! ```text
 //! images/NAME/     one directory an image, see the module `image`
 //! kernels/KEY/     the kernel that images without one share, see the module `image`
+//! downloads/KEY    what was fetched and not yet made an image of, see the module `download`
 //! initramfs/KEY    archives that guests start from
 //! states/KEY/      frozen machines, see the module `state`
 //! run/ID/          one directory a running machine; its file `lock` is held by the process that owns it
@@ -117,7 +118,7 @@ impl Cache {
     /// [`CacheError`] where it can't be made.
     pub fn at(root: &Path) -> Result<Cache, CacheError> {
         let cache = Cache { root: root.to_owned() };
-        for name in ["images", "initramfs", "kernels", "states", "run", "locks", "slots", "queue"] {
+        for name in ["images", "initramfs", "kernels", "downloads", "states", "run", "locks", "slots", "queue"] {
             let path = root.join(name);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(CacheError::io("create", &path))?;
         }
@@ -131,6 +132,11 @@ impl Cache {
 
     pub(crate) fn images(&self) -> PathBuf {
         self.root.join("images")
+    }
+
+    #[cfg(feature = "download")]
+    pub(crate) fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
     }
 
     pub(crate) fn kernels(&self) -> PathBuf {

@@ -24,6 +24,8 @@ pub mod cache;
 mod command;
 mod command_log;
 pub mod diagnosis;
+#[cfg(feature = "download")]
+pub mod download;
 pub mod environment;
 mod error;
 mod files;

@@ -57,6 +57,9 @@ fn new_bar(progress: &Progress) -> ProgressBar {
     let template = match progress.total {
         // There is no saying how far a boot has come: what moves is the time.
         0 | 1 => "quicksand: {msg} {spinner} {elapsed}",
+        _ if progress.stage == "download" => {
+            "quicksand: {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"
+        }
         _ => "quicksand: {msg} {wide_bar} {percent}% {elapsed}",
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
