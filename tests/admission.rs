@@ -12,7 +12,7 @@ use std::{
 };
 
 use quicksand::{
-    __private::{TestMeta, run},
+    __private::{MachineMeta, Start, TestMeta, Variant, run},
     Accel, Sandbox,
 };
 
@@ -27,17 +27,12 @@ fn variable(name: &str) -> Option<String> {
 #[test]
 #[ignore = "run by the other tests in a process of its own, with what to do in its environment"]
 fn child() {
+    let directory = variable("ADMISSION_DIRECTORY").unwrap().leak();
     let meta = TestMeta {
-        name: "admission::child",
-        manifest_dir: variable("ADMISSION_DIRECTORY").unwrap().leak(),
-        image: "debian",
-        save: None,
-        memory: None,
-        cpus: None,
-        network: None,
-        accel: Some(Accel::Tcg),
         // Shorter than some of them wait for their turn.
         timeout: Some(Duration::from_secs(20)),
+        machine: MachineMeta { accel: Some(Accel::Tcg), ..MachineMeta::default() },
+        ..TestMeta::new("admission::child", directory, Start::Image(Variant::only("debian")))
     };
     run(&meta, async |sb: Sandbox| {
         tell("begins");

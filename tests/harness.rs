@@ -10,7 +10,7 @@ use std::{
 };
 
 use quicksand::{
-    __private::{SaveMeta, TestMeta, run},
+    __private::{Base, MachineMeta, SetupMeta, Start, TestMeta, Variant, Work, run},
     Sandbox,
 };
 
@@ -22,22 +22,23 @@ fn variable(name: &str) -> Option<&'static str> {
 #[test]
 #[ignore = "run by the other tests in a process of its own, with what to do in its environment"]
 fn child() {
-    let save = SaveMeta {
-        name: "s",
-        fingerprint: variable("HARNESS_FINGERPRINT").unwrap(),
-        setup: Some(|sb| Box::pin(setup(sb))),
-    };
-    let meta = TestMeta {
-        name: "harness::child",
-        manifest_dir: variable("HARNESS_PACKAGE").unwrap(),
-        image: "debian",
-        save: Some(save),
+    let machine = MachineMeta {
         memory: variable("HARNESS_MEMORY").map(|bytes| bytes.parse().unwrap()),
-        cpus: None,
-        network: None,
-        accel: None,
+        ..MachineMeta::default()
+    };
+    let manifest_dir = variable("HARNESS_PACKAGE").unwrap();
+    let save = SetupMeta {
+        name: "harness::child",
+        manifest_dir,
+        save: "s",
+        base: Base::Image(Variant::only("debian")),
+        work: Work::Function { fingerprint: variable("HARNESS_FINGERPRINT").unwrap(), setup: |sb| Box::pin(setup(sb)) },
+        inputs: &[],
+        max_age: None,
+        machine,
         timeout: None,
     };
+    let meta = TestMeta { machine, ..TestMeta::new("harness::child", manifest_dir, Start::Own(save)) };
     run(&meta, async |sb: Sandbox| {
         assert_eq!(sb.execute("cat /root/set-up; rm /root/set-up").await.unwrap().stdout, "by the setup\n");
     });
@@ -124,7 +125,9 @@ fn a_setup_that_fails_is_told_and_leaves_nothing() {
     let text = said(&output);
     assert!(text.contains(r#"harness::child: the setup of the save "s" failed: the mirror is down"#), "{text}");
     assert!(!package.saves().join("s").exists());
-    assert!(package.run(&[]).status.success());
+    // Another run tries again.
+    let output = package.run(&[("NEXTEST_RUN_ID", "the-next-one")]);
+    assert!(output.status.success(), "{}", said(&output));
     assert_eq!(package.setups(), 2);
 }
 

@@ -57,3 +57,19 @@ async fn is_ignored(_sb: Sandbox) {
 fn the_default_network_is_closed() {
     assert_eq!(NetworkMode::default(), NetworkMode::MountsOnly);
 }
+
+#[sandbox_test(image = "debian", flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_run_while_the_body_blocks(sb: Sandbox) {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    tokio::spawn(async move { sender.send(std::thread::current().id()) });
+    let worker = receiver.recv_timeout(Duration::from_secs(30)).expect("another thread runs it");
+    assert_ne!(worker, std::thread::current().id());
+    assert_eq!(sb.execute("echo fine").await.unwrap().stdout, "fine\n");
+}
+
+#[sandbox_test(image = "debian", flavor = "current_thread")]
+async fn tasks_run_on_the_tests_own_thread(sb: Sandbox) {
+    let worker = tokio::spawn(async { std::thread::current().id() }).await.unwrap();
+    assert_eq!(worker, std::thread::current().id());
+    assert_eq!(sb.execute("echo fine").await.unwrap().stdout, "fine\n");
+}

@@ -16,10 +16,25 @@ fn mistakes_are_explained() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }
 
-/// trybuild makes programs, of which the compiler leaves tests out before it looks at what they mention. This one it
-/// must look at, so it is compiled as a test, with the library that this very test was linked with or a later one.
 #[test]
 fn a_setup_of_another_file_without_a_mark_is_pointed_at() {
+    let said = compiled_as_test("setup_elsewhere_unmarked.rs");
+    // The words around the names are the compiler's, which change.
+    assert!(said.contains("`base` in `setups`") && said.contains("setup_elsewhere_unmarked.rs:6:"), "{said}");
+}
+
+#[test]
+fn an_outcome_that_can_not_be_made_up_is_pointed_at() {
+    let said = compiled_as_test("skipped_outcome.rs");
+    assert!(said.contains("a test with `requires(..)` can't return `Outcome`"), "{said}");
+    assert!(said.contains("return `()`, `Result<(), E>` or `ExitCode`"), "{said}");
+}
+
+/// What the compiler says of a test program with one mistake.
+///
+/// trybuild makes programs, of which the compiler leaves tests out before it looks at what they mention. These it must
+/// look at, so they are compiled as tests, with the library that this very test was linked with or a later one.
+fn compiled_as_test(file: &str) -> String {
     let program = env::current_exe().unwrap();
     let libraries = program.parent().unwrap();
     let mut library = OsString::from("quicksand=");
@@ -29,14 +44,13 @@ fn a_setup_of_another_file_without_a_mark_is_pointed_at() {
     let out = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--test", "--edition", "2024", "--emit", "metadata", "--out-dir", env!("CARGO_TARGET_TMPDIR")])
         .args([OsStr::new("-L"), &dependencies, OsStr::new("--extern"), &library])
-        .arg("tests/ui/support/setup_elsewhere_unmarked.rs")
+        .arg(Path::new("tests/ui/support").join(file))
         .output()
         .unwrap();
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(!out.status.success(), "it compiles");
-    // The words around the names are the compiler's, which change.
-    assert!(said.contains("`base` in `setups`") && said.contains("setup_elsewhere_unmarked.rs:6:"), "{said}");
     assert_eq!(said.matches("error[").count(), 1, "{said}");
+    said
 }
 
 fn newest_library(directory: &Path) -> PathBuf {

@@ -59,18 +59,23 @@ pub(crate) async fn choose(host: &Host, wanted: Accel, probe: Probe<'_>) -> Resu
     }
 }
 
-/// Whether KVM runs a kernel here, or why not.
-async fn kvm(host: &Host, probe: Probe<'_>) -> Result<Result<(), String>, Error> {
-    if let Err(error) =
-        fs::OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_CLOEXEC).open("/dev/kvm")
-    {
-        // Cheap, and mended by the user at any moment: not remembered.
+/// Whether KVM's device is there for us, or why not. Cheap, and mended by the user at any moment, so it is not remembered.
+pub(crate) fn kvm_opens() -> Result<(), String> {
+    let opened = fs::OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_CLOEXEC).open("/dev/kvm");
+    opened.map(drop).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::PermissionDenied => "; join the group kvm, or give /dev/kvm the mode 0666",
             std::io::ErrorKind::NotFound => "; the processor's virtualization is off or not handed on to this machine",
             _ => "",
         };
-        return Ok(Err(format!("{DOES_NOT_OPEN}: {error}{hint}")));
+        format!("{DOES_NOT_OPEN}: {error}{hint}")
+    })
+}
+
+/// Whether KVM runs a kernel here, or why not.
+pub(crate) async fn kvm(host: &Host, probe: Probe<'_>) -> Result<Result<(), String>, Error> {
+    if let Err(why) = kvm_opens() {
+        return Ok(Err(why));
     }
     if let Some(known) = recall(host) {
         return Ok(known);

@@ -164,7 +164,11 @@ impl Cache {
     }
 
     /// Puts a file in place whole, over one that is there. Of several processes that do so at once, one wins.
-    pub(crate) fn publish(&self, path: &Path, content: &[u8]) -> Result<(), CacheError> {
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::Io`] where it can't be written.
+    pub fn publish(&self, path: &Path, content: &[u8]) -> Result<(), CacheError> {
         let name = random::name().map_err(CacheError::io("draw a name for", path))?;
         let unfinished = path.with_file_name(format!("{UNFINISHED}{name}"));
         let written = fs::write(&unfinished, content).and_then(|()| fs::rename(&unfinished, path));

@@ -44,6 +44,7 @@ mod progress;
 pub mod qcow2;
 pub mod qemu;
 mod random;
+mod requirement;
 mod run_dir;
 mod sandbox;
 mod size;
@@ -63,8 +64,9 @@ pub use mount::{ActiveMount, Mount};
 pub use network::PortForward;
 pub use progress::{Progress, Reporter};
 pub use quicksand_protocol::network::HOST_NAME;
+pub use requirement::{kvm_fault, memory_for_machines};
 pub use sandbox::{
-    DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, StartKind, StartReport,
+    DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, Saved, StartKind, StartReport,
     source_identity,
 };
 pub use size::{ParseSizeError, Size};

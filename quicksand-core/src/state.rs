@@ -22,6 +22,7 @@ use std::{
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use nix::{
@@ -187,6 +188,12 @@ impl State {
 
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// When it was written.
+    pub(crate) fn made(&self) -> Result<SystemTime, StateError> {
+        let path = self.held.join("manifest.json");
+        path.metadata().and_then(|metadata| metadata.modified()).map_err(io_error("look at", &path))
     }
 
     /// The disk's files above the image, from the bottom up. By number: `10` comes after `9`.

@@ -228,7 +228,7 @@ pub(crate) fn function_code(function: &ItemFn) -> Code {
 
 fn is_test(function: &ItemFn) -> bool {
     let name = |attribute: &syn::Attribute| attribute.path().segments.last().map(|last| last.ident.unraw().to_string());
-    function.attrs.iter().filter_map(name).any(|name| name == "test" || name == "sandbox_test")
+    function.attrs.iter().filter_map(name).any(|name| name == "test" || name == "sandbox_test" || name == "rstest")
 }
 
 /// The names by which code depends on an item that is no function, module or import.

@@ -11,6 +11,22 @@ const LEAST_MEMORY: u64 = 64 * MIB;
 ///
 /// What is wrong with it, to follow the text in a sentence.
 pub(crate) fn memory(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if bytes < LEAST_MEMORY {
+        return Err(format!("is too little memory: at least {}M are needed", LEAST_MEMORY / MIB));
+    }
+    if bytes % MIB != 0 {
+        return Err("is not a whole number of MiB".to_owned());
+    }
+    Ok(bytes)
+}
+
+/// Bytes of any amount of memory but none.
+///
+/// # Errors
+///
+/// What is wrong with it, to follow the text in a sentence.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let bytes = amount(text, |unit| {
         Some(match unit {
             "" | "b" => 1,
@@ -22,13 +38,7 @@ pub(crate) fn memory(text: &str) -> Result<u64, String> {
         })
     })
     .ok_or("is no amount of memory: write a number and one of B, K, M, G, T")?;
-    if bytes < LEAST_MEMORY {
-        return Err(format!("is too little memory: at least {}M are needed", LEAST_MEMORY / MIB));
-    }
-    if bytes % MIB != 0 {
-        return Err("is not a whole number of MiB".to_owned());
-    }
-    Ok(bytes)
+    if bytes == 0 { Err("is no memory at all".to_owned()) } else { Ok(bytes) }
 }
 
 /// Milliseconds of a time: `"30s"`, `"500ms"`, `"1.5m"`.
@@ -47,10 +57,27 @@ pub(crate) fn milliseconds(text: &str) -> Result<u64, String> {
         })
     })
     .ok_or("is no time: write a number and one of ms, s, m, h")?;
-    if milliseconds == 0 {
-        return Err("leaves no time".to_owned());
-    }
-    Ok(milliseconds)
+    if milliseconds == 0 { Err("leaves no time".to_owned()) } else { Ok(milliseconds) }
+}
+
+/// Seconds of an age: `"7d"`, `"12h"`, `"1.5w"`.
+///
+/// # Errors
+///
+/// What is wrong with it, to follow the text in a sentence.
+pub(crate) fn age(text: &str) -> Result<u64, String> {
+    let seconds = amount(text, |unit| {
+        Some(match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            "w" => 604_800,
+            _ => return None,
+        })
+    })
+    .ok_or("is no age: write a number and one of s, m, h, d, w")?;
+    if seconds == 0 { Err("is no age at all".to_owned()) } else { Ok(seconds) }
 }
 
 /// A number and a unit, exactly: nothing where the result is not whole.
@@ -106,7 +133,7 @@ mod tests {
             ("99999999999999999999999999999999999999999M", "no amount of memory"),
             ("0.00000000000000000000000000000000000000001M", "no amount of memory"),
             ("63M", "at least 64M"),
-            ("0", "at least 64M"),
+            ("0", "no memory at all"),
             ("65537K", "whole number of MiB"),
         ] {
             let error = memory(text).unwrap_err();
@@ -133,6 +160,17 @@ mod tests {
             ("0s", "leaves no time"),
         ] {
             let error = milliseconds(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn reads_ages() {
+        for (text, seconds) in [("7d", 604_800), ("1.5w", 907_200), ("12h", 43_200), ("1m", 60), ("3 S", 3)] {
+            assert_eq!(age(text), Ok(seconds), "{text}");
+        }
+        for (text, reason) in [("7", "no age"), ("1ms", "no age"), ("0d", "no age at all"), ("0.5s", "no age")] {
+            let error = age(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A test function becomes a plain `#[test]` that calls [`__private::run`], which
 //!
-//! 1. makes the save that the attribute names, once among all processes that want it, and again when what it is made from changed;
+//! 1. makes the save that the attribute names and those that it builds on, each once among all processes that want it, and again when
+//!    what it is made from changed;
 //! 2. starts a sandbox from it, or from the image where no save is named;
 //! 3. runs the function's body on it, within its time;
 //! 4. throws the sandbox away, whatever came of the body.
@@ -11,12 +12,16 @@
 //! and under `cargo nextest run`, where each is a process.
 #![forbid(unsafe_code)]
 
+mod describe;
 mod meta;
 mod prepare;
 mod progress;
+mod requirement;
 mod run;
+mod setups;
 #[cfg(feature = "insta")]
 mod snapshot;
+mod this_run;
 
 pub use progress::show_progress;
 #[cfg(feature = "insta")]
@@ -27,8 +32,14 @@ pub use snapshot::snapshot_settings;
 pub mod __private {
     #[cfg(feature = "insta")]
     pub use crate::snapshot::settings_for;
+    pub use inventory;
+
     pub use crate::{
-        meta::{SaveMeta, Setup, SetupOutcome, TestMeta},
+        meta::{
+            Base, MachineMeta, Requirement, Runtime, Setup, SetupMeta, SetupOutcome, Skipped, Start, TestMeta, Variant,
+            Work,
+        },
+        requirement::is_skipped,
         run::run,
     };
     #[cfg(feature = "insta")]

@@ -1,6 +1,6 @@
-//! What the macros say of a test.
+//! What the macros say of tests and setups.
 
-use std::{fmt, pin::Pin, time::Duration};
+use std::{fmt, pin::Pin, process::ExitCode, time::Duration};
 
 use quicksand_core::{Accel, NetworkMode, Sandbox};
 
@@ -11,10 +11,111 @@ pub struct TestMeta {
     pub name: &'static str,
     /// The package that it belongs to, where its saves are.
     pub manifest_dir: &'static str,
-    /// Image, or save to start from.
+    /// What its machine starts from.
+    pub start: Start,
+    /// Options of its machine.
+    pub machine: MachineMeta,
+    /// How long the body may take.
+    pub timeout: Option<Duration>,
+    /// What it runs on.
+    pub runtime: Runtime,
+    /// What the host must have.
+    pub requires: &'static [Requirement],
+}
+
+impl TestMeta {
+    /// A test that asks for nothing else.
+    pub const fn new(name: &'static str, manifest_dir: &'static str, start: Start) -> TestMeta {
+        let machine = MachineMeta { memory: None, cpus: None, network: None, accel: None };
+        TestMeta { name, manifest_dir, start, machine, timeout: None, runtime: Runtime::Default, requires: &[] }
+    }
+}
+
+/// What a test's machine starts from.
+#[derive(Debug, Clone, Copy)]
+pub enum Start {
+    /// An image, or a save that nothing here makes.
+    Image(Variant),
+    /// A save, which the setup of that name makes. Where there is none, it is the image as it starts.
+    Save {
+        /// The name that the setup gives it.
+        name: &'static str,
+        /// The image, where the test names one.
+        image: Option<Variant>,
+    },
+    /// A save that the test's own attribute tells how to make.
+    Own(SetupMeta),
+}
+
+/// An image, maybe one of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    /// Its name.
     pub image: &'static str,
-    /// The save that it starts from, and how that is made.
-    pub save: Option<SaveMeta>,
+    /// What the names of saves made from it end with, where it is one of several.
+    pub suffix: Option<&'static str>,
+}
+
+impl Variant {
+    /// The only image.
+    pub const fn only(image: &'static str) -> Variant {
+        Variant { image, suffix: None }
+    }
+}
+
+/// A setup: how a save is made.
+#[derive(Debug, Clone, Copy)]
+pub struct SetupMeta {
+    /// What it is called where it fails: path and file.
+    pub name: &'static str,
+    /// The package that it belongs to, where its inputs are.
+    pub manifest_dir: &'static str,
+    /// The name of the save, to which the suffix of the image comes.
+    pub save: &'static str,
+    /// What its machine starts from.
+    pub base: Base,
+    /// What is done to the machine.
+    pub work: Work,
+    /// Files and directories of the package that it depends on.
+    pub inputs: &'static [&'static str],
+    /// How old the save may become.
+    pub max_age: Option<Duration>,
+    /// Options of its machine.
+    pub machine: MachineMeta,
+    /// How long the work may take.
+    pub timeout: Option<Duration>,
+}
+
+inventory::collect!(SetupMeta);
+
+/// What a setup's machine starts from.
+#[derive(Debug, Clone, Copy)]
+pub enum Base {
+    /// One image.
+    Image(Variant),
+    /// Each of several images, for each of which there is a save.
+    Images(&'static [Variant]),
+    /// The save of another setup.
+    Save(&'static str),
+}
+
+/// What a setup does.
+#[derive(Debug, Clone, Copy)]
+pub enum Work {
+    /// Calls a function.
+    Function {
+        /// Changes with the function's code.
+        fingerprint: &'static str,
+        /// The function.
+        setup: Setup,
+    },
+    /// Runs lines of shell, each of which must succeed.
+    Commands(&'static [&'static str]),
+}
+
+/// Options of a machine, each as that of the save or the default where it is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MachineMeta {
     /// Memory in bytes.
     pub memory: Option<u64>,
     /// Processors.
@@ -23,19 +124,32 @@ pub struct TestMeta {
     pub network: Option<NetworkMode>,
     /// How the guest's instructions are carried out.
     pub accel: Option<Accel>,
-    /// How long the body may take.
-    pub timeout: Option<Duration>,
 }
 
-/// A save, and how it is made.
-#[derive(Debug)]
-pub struct SaveMeta {
-    /// Its name.
-    pub name: &'static str,
-    /// Changes with the code of the setup.
-    pub fingerprint: &'static str,
-    /// What is done to the machine before the save is taken.
-    pub setup: Option<Setup>,
+/// The runtime of a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// A few threads beside the test's own.
+    Default,
+    /// The test's own thread.
+    CurrentThread,
+    /// That many threads, or one for each processor. The body still runs on the test's own.
+    MultiThread(Option<usize>),
+}
+
+/// What a test requires of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requirement {
+    /// Guests run under KVM.
+    Kvm,
+    /// Guests reach the network.
+    Network,
+    /// That much memory, in bytes.
+    Memory(u64),
+    /// That many processors.
+    Cpus(u32),
+    /// A program on the path.
+    Command(&'static str),
 }
 
 /// A setup function, its outcome as text.
@@ -56,5 +170,31 @@ impl SetupOutcome for () {
 impl<E: fmt::Debug> SetupOutcome for Result<(), E> {
     fn into_result(self) -> Result<(), String> {
         self.map_err(|error| format!("{error:?}"))
+    }
+}
+
+/// What a test that `requires(..)` something may return: what can be made up where it is skipped.
+#[diagnostic::on_unimplemented(
+    message = "a test with `requires(..)` can't return `{Self}`: nothing can be made up for it where the test is skipped",
+    note = "return `()`, `Result<(), E>` or `ExitCode`"
+)]
+pub trait Skipped {
+    /// The outcome of a test that did not run.
+    fn skipped() -> Self;
+}
+
+impl Skipped for () {
+    fn skipped() {}
+}
+
+impl Skipped for ExitCode {
+    fn skipped() -> ExitCode {
+        ExitCode::SUCCESS
+    }
+}
+
+impl<T: Skipped, E> Skipped for Result<T, E> {
+    fn skipped() -> Result<T, E> {
+        Ok(T::skipped())
     }
 }

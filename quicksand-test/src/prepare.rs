@@ -1,16 +1,16 @@
-//! The machine of a test: the save that it starts from, and its start.
+//! The machine of a test: the layers that it stands on, and its start.
 
 use std::{
-    error::Error as StdError,
-    fmt::Write,
+    env,
     path::{Path, PathBuf},
 };
 
-use quicksand_core::{Error, Reporter, Sandbox, SandboxBuilder, Size, source_identity};
+use quicksand_core::{Error, Sandbox, SandboxBuilder, Size};
 
 use crate::{
-    meta::{SaveMeta, TestMeta},
+    meta::{MachineMeta, TestMeta},
     progress::show_progress,
+    setups::{self, InputError, SetupFailure, Unresolved},
 };
 
 /// How often a test makes a save that others make anew from something else.
@@ -20,7 +20,9 @@ const TRIES: usize = 3;
 #[derive(Debug)]
 pub(crate) enum Failure {
     Quicksand(Error),
-    Setup { save: &'static str, said: String },
+    Unresolved(Unresolved),
+    Input(InputError),
+    Setup(SetupFailure),
 }
 
 impl From<Error> for Failure {
@@ -32,69 +34,54 @@ impl From<Error> for Failure {
 /// Starts the machine of a test, from its save where it names one, which is made where it is missing.
 pub(crate) async fn prepare(meta: &TestMeta) -> Result<Sandbox, Failure> {
     let saves = saves_dir(meta);
-    let Some(save) = &meta.save else {
-        return Ok(options(meta, meta.image, &saves).start().await?);
+    let layers = setups::layers(meta).map_err(Failure::Unresolved)?;
+    let Some(top) = layers.last() else {
+        let image = setups::image(meta).map_err(Failure::Unresolved)?;
+        return Ok(options(&meta.machine, image, &saves).start().await?);
     };
-    let recipe = recipe(meta, save, &saves).await?;
-    let maker = options(meta, meta.image, &saves).save(save.name).recipe(recipe.clone());
-    let setup = async |sandbox: &Sandbox| match save.setup {
-        Some(setup) => setup(sandbox).await.map_err(|said| Failure::Setup { save: save.name, said }),
-        None => Ok(()),
-    };
-    // Between our look and our start another test may have made it anew, from something else under the same name.
+    // Between our look and our start another test may have made one anew, from something else under the same name.
     for _ in 0..TRIES {
-        maker.ensure_saved(setup).await?;
-        match options(meta, save.name, &saves).recipe(recipe.clone()).start().await {
-            Err(Error::SaveChanged { .. }) => {}
-            other => return Ok(other?),
+        match start_from(&layers, &top.save, meta, &saves).await {
+            Err(Failure::Quicksand(Error::SaveChanged { .. })) => {}
+            other => return other,
         }
     }
-    Err(Error::SaveChanged { name: save.name.to_owned() }.into())
+    Err(Error::SaveChanged { name: top.save.clone() }.into())
 }
 
-fn options(meta: &TestMeta, source: &str, saves: &Path) -> SandboxBuilder {
+async fn start_from(layers: &[setups::Layer], save: &str, meta: &TestMeta, saves: &Path) -> Result<Sandbox, Failure> {
+    let mut start = options(&meta.machine, save, saves);
+    if let Some(saved) = setups::make(layers, saves, meta.name).await? {
+        start = start.expecting(&saved);
+    }
+    Ok(start.start().await?)
+}
+
+/// A builder of a machine of the harness.
+pub(crate) fn options(machine: &MachineMeta, source: &str, saves: &Path) -> SandboxBuilder {
     let mut builder = Sandbox::builder(source).saves_dir(saves).in_turn().on_progress(show_progress());
-    if let Some(memory) = meta.memory {
+    if let Some(memory) = machine.memory {
         builder = builder.memory(Size::from_bytes(memory).to_string());
     }
-    if let Some(cpus) = meta.cpus {
+    if let Some(cpus) = machine.cpus {
         builder = builder.cpus(cpus);
     }
-    if let Some(network) = meta.network {
+    if let Some(network) = machine.network {
         builder = builder.network_mode(network);
     }
-    if let Some(accel) = meta.accel {
+    if let Some(accel) = machine.accel {
         builder = builder.accel(accel);
     }
     builder
 }
 
-fn saves_dir(meta: &TestMeta) -> PathBuf {
+/// The directory of the saves of a test's package.
+pub(crate) fn saves_dir(meta: &TestMeta) -> PathBuf {
+    package_dir(meta.manifest_dir).join(".quicksand").join("sandboxes")
+}
+
+/// The directory of the test's package, which was compiled in `compiled`.
+pub(crate) fn package_dir(compiled: &str) -> PathBuf {
     // Cargo and nextest say at run time where the package is; it may have moved since the test was compiled.
-    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| meta.manifest_dir.into());
-    Path::new(&package).join(".quicksand").join("sandboxes")
-}
-
-/// All that the save is made from. Another text, another save.
-async fn recipe(meta: &TestMeta, save: &SaveMeta, saves: &Path) -> Result<String, Failure> {
-    let source = source_identity(meta.image, saves, &Reporter::new(show_progress())).await?;
-    let TestMeta { memory, cpus, network, accel, .. } = meta;
-    let setup = save.fingerprint;
-    Ok(format!("{source}; memory {memory:?}; cpus {cpus:?}; network {network:?}; accel {accel:?}; setup {setup}"))
-}
-
-/// What a failure says to people.
-pub(crate) fn describe(failure: &Failure) -> String {
-    match failure {
-        Failure::Quicksand(error) => {
-            let mut text = format!("failed to {error}");
-            let mut source = error.source();
-            while let Some(error) = source {
-                let _ = write!(text, ": {error}");
-                source = error.source();
-            }
-            text
-        }
-        Failure::Setup { save, said } => format!("the setup of the save {save:?} failed: {said}"),
-    }
+    env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| compiled.into()).into()
 }

@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use quicksand_core::Sandbox;
-use tokio::{runtime::Builder, time::timeout};
+use tokio::{
+    runtime::{self, Builder},
+    time::timeout,
+};
 
 use crate::{
-    meta::TestMeta,
-    prepare::{describe, prepare},
+    describe::describe,
+    meta::{Runtime, TestMeta},
+    prepare::prepare,
 };
 
 /// How long a test's body may take unless its attribute says otherwise. Start and setup are not counted.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Threads beside a test's own, so that what its machine does meanwhile, as to carry connections, goes on where the body blocks.
+const WORKERS: usize = 2;
 /// How long work on other threads is waited for after the test.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -24,8 +30,7 @@ pub fn run<F, T>(meta: &TestMeta, body: F) -> T
 where
     F: AsyncFnOnce(Sandbox) -> T,
 {
-    let runtime =
-        Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a test can have a runtime");
+    let runtime = runtime(meta.runtime);
     let outcome = runtime.block_on(async {
         let sandbox = match prepare(meta).await {
             Ok(sandbox) => sandbox,
@@ -42,4 +47,21 @@ where
     });
     runtime.shutdown_timeout(SHUTDOWN);
     outcome
+}
+
+fn runtime(kind: Runtime) -> runtime::Runtime {
+    let mut builder = match kind {
+        Runtime::CurrentThread => Builder::new_current_thread(),
+        Runtime::Default => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(WORKERS);
+            builder
+        }
+        Runtime::MultiThread(threads) => {
+            let mut builder = Builder::new_multi_thread();
+            threads.map(|threads| builder.worker_threads(threads));
+            builder
+        }
+    };
+    builder.enable_all().build().expect("a test can have a runtime")
 }

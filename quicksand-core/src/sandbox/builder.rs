@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Life, Sandbox, save::check_name};
+use super::{
+    Life, Sandbox,
+    save::{Saved, check_name},
+};
 use crate::{
     Error, PortForward, Progress, Reporter, Result, Size,
     admission::Turn,
@@ -36,6 +39,8 @@ pub struct SandboxBuilder {
     pub(super) save: Option<String>,
     pub(super) saves_dir: Option<PathBuf>,
     pub(super) recipe: Option<String>,
+    /// The id of the save that it is to start from.
+    pub(super) expected: Option<String>,
     pub(super) extra_arguments: Vec<String>,
     #[cfg(feature = "mounts")]
     pub(super) mounts: Vec<crate::Mount>,
@@ -110,7 +115,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// What a save is made from. Where it differs from that of a save that is there, the save counts as absent for the harness.
+    /// What the save is made from. Where it differs from that of a save that is there, the save counts as absent for the harness.
     #[doc(hidden)]
     pub fn recipe(mut self, recipe: impl Into<String>) -> SandboxBuilder {
         self.recipe = Some(recipe.into());
@@ -135,6 +140,13 @@ impl SandboxBuilder {
     #[doc(hidden)]
     pub fn at_once(mut self) -> SandboxBuilder {
         self.turn = Turn::Never;
+        self
+    }
+
+    /// Starts from that very save and no other that has its name by now.
+    #[doc(hidden)]
+    pub fn expecting(mut self, save: &Saved) -> SandboxBuilder {
+        self.expected = Some(save.id.clone());
         self
     }
 

@@ -24,8 +24,8 @@ impl SandboxBuilder {
             Some(image) => Source::Image(image.clone()),
             None => Source::find(&host, &self.source, &self.saves()?, &self.reporter).await?,
         };
-        if let (Source::Save(state), Some(recipe)) = (&source, &self.recipe)
-            && state.manifest.recipe.as_ref() != Some(recipe)
+        if let (Source::Save(state), Some(id)) = (&source, &self.expected)
+            && state.manifest.id != *id
         {
             return Err(Error::SaveChanged { name: self.source.clone() });
         }

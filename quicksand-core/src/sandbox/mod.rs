@@ -35,8 +35,8 @@ pub use evidence::Evidence;
 pub use launch::source_identity;
 use network::Links;
 use running::{Running, Watcher, to_the_end};
-pub use save::SaveReport;
 pub(crate) use save::check_name;
+pub use save::{SaveReport, Saved};
 
 /// Memory of a guest unless it is told otherwise.
 pub const DEFAULT_MEMORY: Size = Size::from_mib(512);
@@ -121,6 +121,7 @@ impl Sandbox {
             save: None,
             saves_dir: None,
             recipe: None,
+            expected: None,
             extra_arguments: Vec::new(),
             #[cfg(feature = "mounts")]
             mounts: Vec::new(),

@@ -3,13 +3,13 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{Sandbox, SandboxBuilder, freeze::Use, running::to_the_end};
 use crate::{
     Error, Result,
-    cache::{CacheError, Unfinished},
+    cache::{CacheError, Lock, Unfinished},
     host::Host,
     source,
     state::State,
@@ -59,44 +59,47 @@ impl Sandbox {
     }
 }
 
+/// A save that is there.
+#[doc(hidden)]
+#[derive(Debug, Clone)]
+pub struct Saved {
+    /// Differs between any two saves; what is made from this one is keyed by it.
+    pub id: String,
+    /// When it was written.
+    pub made: SystemTime,
+}
+
 impl SandboxBuilder {
-    /// Whether the save that is to be written is there, made from the same recipe.
+    /// The save that is to be written, where it is there already and made from the same recipe.
     #[doc(hidden)]
-    pub fn is_saved(&self) -> Result<bool> {
-        let Some(name) = self.save.as_deref() else { return Ok(false) };
-        check_name(name)?;
-        let directory = self.saves()?.join(name);
+    pub fn saved(&self) -> Result<Option<Saved>> {
+        let (name, directory) = self.save_directory()?;
         let state = match State::read(&directory) {
             Ok(Some(state)) => state,
             // Damaged, or of another version: made again where we know how.
-            Ok(None) | Err(_) => return Ok(false),
+            Ok(None) | Err(_) => return Ok(None),
         };
         match (&state.manifest.recipe, &self.recipe) {
             (None, Some(_)) => Err(Error::SaveInTheWay { name: name.to_owned(), directory }),
-            (have, want) => Ok(have == want),
+            (have, want) if have != want => Ok(None),
+            _ => Ok(Some(Saved { made: state.made()?, id: state.manifest.id })),
         }
     }
 
-    /// Makes the save, once among all processes that want it at the same time: boots the source, lets `setup` work on it, stops it.
+    /// The right to make the save that is to be written, once among all processes that want it at the same time; for at most
+    /// `patience`. Its directory is there from then on.
     #[doc(hidden)]
-    pub async fn ensure_saved<E: From<Error>>(
-        &self,
-        setup: impl AsyncFnOnce(&Sandbox) -> Result<(), E>,
-    ) -> Result<bool, E> {
-        if self.is_saved()? {
-            return Ok(false);
-        }
-        let host = Host::discover()?;
-        let directory = self.saves()?.join(self.save.as_deref().unwrap_or_default());
-        let lock_name = format!("make-{}", source::short_key(&directory.to_string_lossy()));
-        let _lock = host.cache.lock(&lock_name, SAVE_PATIENCE).await.map_err(Error::from)?;
-        if self.is_saved()? {
-            return Ok(false);
-        }
-        let sandbox = self.clone().start().await?;
-        setup(&sandbox).await?;
-        sandbox.stop().await?;
-        Ok(true)
+    pub async fn lock_save(&self, patience: Duration) -> Result<Lock> {
+        let (_, directory) = self.save_directory()?;
+        make_saves_dir(&directory)?;
+        let name = format!("make-{}", source::short_key(&directory.to_string_lossy()));
+        Ok(Host::discover()?.cache.lock(&name, patience).await?)
+    }
+
+    fn save_directory(&self) -> Result<(&str, PathBuf)> {
+        let name = self.save.as_deref().unwrap_or_default();
+        check_name(name)?;
+        Ok((name, self.saves()?.join(name)))
     }
 }
 

@@ -39,22 +39,75 @@ pub(crate) mod __private {
 
     pub(crate) type Setup = for<'a> fn(&'a Sandbox) -> Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
 
+    #[derive(Debug, Clone, Copy)]
     pub(crate) struct TestMeta {
         pub(crate) name: &'static str,
         pub(crate) manifest_dir: &'static str,
+        pub(crate) start: Start,
+        pub(crate) machine: MachineMeta,
+        pub(crate) timeout: Option<Duration>,
+        pub(crate) runtime: Runtime,
+        pub(crate) requires: &'static [Requirement],
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) enum Start {
+        Image(Variant),
+        Save { name: &'static str, image: Option<Variant> },
+        Own(SetupMeta),
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub(crate) struct Variant {
         pub(crate) image: &'static str,
-        pub(crate) save: Option<SaveMeta>,
+        pub(crate) suffix: Option<&'static str>,
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct SetupMeta {
+        pub(crate) name: &'static str,
+        pub(crate) manifest_dir: &'static str,
+        pub(crate) save: &'static str,
+        pub(crate) base: Base,
+        pub(crate) work: Work,
+        pub(crate) inputs: &'static [&'static str],
+        pub(crate) max_age: Option<Duration>,
+        pub(crate) machine: MachineMeta,
+        pub(crate) timeout: Option<Duration>,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub(crate) enum Base {
+        Image(Variant),
+        Images(&'static [Variant]),
+        Save(&'static str),
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) enum Work {
+        Function { fingerprint: &'static str, setup: Setup },
+        Commands(&'static [&'static str]),
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Default)]
+    pub(crate) struct MachineMeta {
         pub(crate) memory: Option<u64>,
         pub(crate) cpus: Option<u32>,
         pub(crate) network: Option<NetworkMode>,
         pub(crate) accel: Option<Accel>,
-        pub(crate) timeout: Option<Duration>,
     }
 
-    pub(crate) struct SaveMeta {
-        pub(crate) name: &'static str,
-        pub(crate) fingerprint: &'static str,
-        pub(crate) setup: Option<Setup>,
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub(crate) enum Runtime {
+        Default,
+        CurrentThread,
+        MultiThread(Option<usize>),
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    pub(crate) enum Requirement {
+        Kvm,
+        Command(&'static str),
     }
 
     pub(crate) trait SetupOutcome {
@@ -73,24 +126,33 @@ pub(crate) mod __private {
         }
     }
 
-    /// What the test that runs on this thread asked for.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Seen {
-        pub(crate) name: &'static str,
-        pub(crate) manifest_dir: &'static str,
-        pub(crate) image: &'static str,
-        pub(crate) save: Option<&'static str>,
-        pub(crate) fingerprint: Option<&'static str>,
-        pub(crate) memory: Option<u64>,
-        pub(crate) cpus: Option<u32>,
-        pub(crate) network: Option<NetworkMode>,
-        pub(crate) accel: Option<Accel>,
-        pub(crate) timeout: Option<Duration>,
+    pub(crate) trait Skipped {
+        fn skipped() -> Self;
     }
 
-    thread_local!(static SEEN: Cell<Option<Seen>> = const { Cell::new(None) });
+    impl Skipped for () {
+        fn skipped() {}
+    }
 
-    pub(crate) fn last_meta() -> Seen {
+    /// There is no KVM here, and every program.
+    pub(crate) fn is_skipped(meta: &TestMeta) -> bool {
+        meta.requires.contains(&Requirement::Kvm)
+    }
+
+    pub(crate) mod inventory {
+        /// Only sees to it that it is a constant.
+        macro_rules! submit {
+            ($setup:expr) => {
+                const _: $crate::quicksand_stub::__private::SetupMeta = $setup;
+            };
+        }
+        pub(crate) use submit;
+    }
+
+    thread_local!(static SEEN: Cell<Option<TestMeta>> = const { Cell::new(None) });
+
+    /// What the test that runs on this thread asked for.
+    pub(crate) fn last_meta() -> TestMeta {
         SEEN.get().expect("called by a test")
     }
 
@@ -98,20 +160,9 @@ pub(crate) mod __private {
     where
         F: AsyncFnOnce(Sandbox) -> T,
     {
-        SEEN.set(Some(Seen {
-            name: meta.name,
-            manifest_dir: meta.manifest_dir,
-            image: meta.image,
-            save: meta.save.as_ref().map(|save| save.name),
-            fingerprint: meta.save.as_ref().map(|save| save.fingerprint),
-            memory: meta.memory,
-            cpus: meta.cpus,
-            network: meta.network,
-            accel: meta.accel,
-            timeout: meta.timeout,
-        }));
+        SEEN.set(Some(*meta));
         let sandbox = Sandbox::default();
-        if let Some(setup) = meta.save.as_ref().and_then(|save| save.setup) {
+        if let Start::Own(SetupMeta { work: Work::Function { setup, .. }, .. }) = meta.start {
             finish(setup(&sandbox)).expect("the setup succeeds");
         }
         finish(body(sandbox))
