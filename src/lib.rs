@@ -30,6 +30,7 @@
 //! | `QUICKSAND_KEEP` | always, failed or never | of which tests the whole machine is kept to be entered later; default failed |
 //! | `QUICKSAND_MEMORY_BUDGET` | an amount of memory such as 4G | how much memory all machines take together; default by what the host has |
 //! | `QUICKSAND_OFFLINE` | 1 or 0 | whether images are taken from the cache alone, and nothing is fetched; default 0 |
+//! | `QUICKSAND_PASST` | a path or a name | the passt that leads the network `full` out; default passt on the path, and QEMU's own network where there is none |
 //! | `QUICKSAND_QEMU` | a path or a name | the QEMU to use; default qemu-system-ARCH on the path |
 //! | `QUICKSAND_REQUIRE` | 1 or 0 | whether a test fails, rather than being skipped, where the host lacks what it requires; default 1 where CI is set, else 0 |
 //! | `QUICKSAND_UPDATE` | 1, 0, or names of saves with commas between them | which saves of setups are made again, once in this run; default 0 |

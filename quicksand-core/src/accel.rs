@@ -143,6 +143,7 @@ mod tests {
         let mut host = Host {
             cache,
             qemu: "qemu".into(),
+            passt: "passt".into(),
             version: Version { major: 8, minor: 0, micro: 0 },
             accel: Accel::Auto,
             limits: Limits::default(),

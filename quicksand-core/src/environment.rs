@@ -57,6 +57,11 @@ const OFFLINE: Variable = Variable {
     accepted: "1 or 0",
     meaning: "whether images are taken from the cache alone, and nothing is fetched; default 0",
 };
+const PASST: Variable = Variable {
+    name: "QUICKSAND_PASST",
+    accepted: "a path or a name",
+    meaning: "the passt that leads the network `full` out; default passt on the path, and QEMU's own network where there is none",
+};
 const QEMU: Variable = Variable {
     name: "QUICKSAND_QEMU",
     accepted: "a path or a name",
@@ -74,7 +79,8 @@ const UPDATE: Variable = Variable {
 };
 
 /// All variables, by name.
-pub const VARIABLES: [Variable; 9] = [ACCEL, CACHE_DIR, JOBS, KEEP, MEMORY_BUDGET, OFFLINE, QEMU, REQUIRE, UPDATE];
+pub const VARIABLES: [Variable; 10] =
+    [ACCEL, CACHE_DIR, JOBS, KEEP, MEMORY_BUDGET, OFFLINE, PASST, QEMU, REQUIRE, UPDATE];
 
 /// What the variables say. Those that are not set, or empty, stand as their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -92,6 +98,8 @@ pub struct Environment {
     pub memory_budget: Option<Size>,
     /// `QUICKSAND_OFFLINE`: whether nothing is to be fetched.
     pub offline: bool,
+    /// `QUICKSAND_PASST`: the passt that leads the network `full` out, a path or a name.
+    pub passt: Option<PathBuf>,
     /// `QUICKSAND_QEMU`: the QEMU to use, a path or a name.
     pub qemu: Option<PathBuf>,
     /// `QUICKSAND_REQUIRE`: whether a test fails where the host lacks what it requires.
@@ -195,6 +203,7 @@ impl Environment {
                 KEEP => keep(text).map(|keep| read.keep = keep),
                 MEMORY_BUDGET => amount(text).map(|size| read.memory_budget = Some(size)),
                 OFFLINE => yes_or_no(text).map(|offline| read.offline = offline),
+                PASST => Some(PathBuf::from(&value)).map(|path| read.passt = Some(path)),
                 QEMU => Some(PathBuf::from(&value)).map(|path| read.qemu = Some(path)),
                 REQUIRE => yes_or_no(text).map(|it| require = Some(it)),
                 _ => update(text).map(|update| read.update = update),
@@ -282,6 +291,7 @@ mod tests {
             ("QUICKSAND_KEEP", "never"),
             ("QUICKSAND_MEMORY_BUDGET", "1.5G"),
             ("QUICKSAND_OFFLINE", "1"),
+            ("QUICKSAND_PASST", "passt"),
             ("QUICKSAND_QEMU", "qemu"),
             ("QUICKSAND_REQUIRE", "1"),
             ("QUICKSAND_UPDATE", "base, with-db"),
@@ -293,6 +303,7 @@ mod tests {
             keep: Keep::Never,
             memory_budget: Some(Size::from_mib(1536)),
             offline: true,
+            passt: Some("passt".into()),
             qemu: Some("qemu".into()),
             require: true,
             update: Update::Saves(vec!["base".into(), "with-db".into()]),
@@ -302,7 +313,7 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused_with_the_right_ones() {
-        for variable in VARIABLES.iter().filter(|variable| **variable != QEMU) {
+        for variable in VARIABLES.iter().filter(|variable| ![PASST, QEMU].contains(variable)) {
             for value in ["a/b", "-1", "T g", "base,", "yes"] {
                 // A name is all that a save needs, and these are not.
                 if *variable == UPDATE && value == "yes" {

@@ -25,6 +25,8 @@ pub(crate) struct Host {
     pub(crate) cache: Cache,
     pub(crate) qemu: PathBuf,
     pub(crate) version: Version,
+    /// The passt to use, a path or a name. It need not be there.
+    pub(crate) passt: PathBuf,
     /// What runs the guest's code where a sandbox doesn't choose.
     pub(crate) accel: Accel,
     /// How many machines may run at once.
@@ -52,7 +54,8 @@ impl Host {
         let name = environment.qemu.unwrap_or_else(|| format!("qemu-system-{}", env::consts::ARCH).into());
         let program = on_path(&name).ok_or(VersionError::Missing { program: name })?;
         let version = remembered_version(&cache, &program)?;
-        Ok(Host { cache, qemu: program, version, accel: environment.accel, limits })
+        let passt = environment.passt.unwrap_or_else(|| "passt".into());
+        Ok(Host { cache, qemu: program, version, passt, accel: environment.accel, limits })
     }
 
     /// Refuses to start where it could only fail: no room on the disk, or less memory than the guest is to have.
@@ -70,7 +73,8 @@ impl Host {
     }
 }
 
-fn on_path(name: &Path) -> Option<PathBuf> {
+/// The file that a program's path or name means.
+pub(crate) fn on_path(name: &Path) -> Option<PathBuf> {
     if name.components().count() > 1 {
         return name.is_file().then(|| name.to_owned());
     }
@@ -132,6 +136,7 @@ mod tests {
         let host = Host {
             cache: Cache::at(directory.path()).unwrap(),
             qemu: "qemu".into(),
+            passt: "passt".into(),
             version,
             accel: Accel::Auto,
             limits: Limits::default(),

@@ -3,8 +3,14 @@
 //! A frozen state fits only the machine that it was taken from, down to the order of its devices. So there is one function that
 //! writes the command line, for boots and for clones alike, and a [key](Machine::key) made from what it writes.
 
-use std::{ffi::OsString, fmt, fs, os::fd::RawFd, path::Path};
+use std::{
+    ffi::OsString,
+    fmt, fs,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    path::Path,
+};
 
+use quicksand_protocol::network::OWN_SLOT;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -71,7 +77,8 @@ pub enum NetworkMode {
     /// Nothing but what is named to it: the guest has an interface that leads nowhere else.
     #[default]
     MountsOnly,
-    /// The internet, through QEMU's user network. With that, services on the host's loopback can be reached as well.
+    /// The internet. By passt, where that is installed, and nothing of this host; else by QEMU's user network, and with that every
+    /// service on the host's loopback as well, which [`Sandbox::network_warning`](crate::Sandbox::network_warning) then says.
     Full,
 }
 
@@ -92,11 +99,22 @@ pub(crate) struct Instance<'a> {
     pub(crate) memory_file: &'a Path,
     /// The disk's files from the bottom up. The last is written, the others never.
     pub(crate) disk: Vec<&'a Path>,
-    pub(crate) network: NetworkMode,
+    pub(crate) plug: &'a Plug,
     pub(crate) begin: Begin<'a>,
     pub(crate) qmp: RawFd,
     pub(crate) agent: RawFd,
     pub(crate) console: RawFd,
+}
+
+/// What the guest's own card leads to.
+#[derive(Debug)]
+pub(crate) enum Plug {
+    /// Nothing: what it sends is gone.
+    Nowhere,
+    /// The network that QEMU itself provides.
+    User,
+    /// A stream socket that takes Ethernet frames.
+    Socket(OwnedFd),
 }
 
 /// How a machine comes to life.
@@ -120,7 +138,7 @@ impl Machine {
             name: "",
             memory_file: nowhere,
             disk: vec![nowhere],
-            network: NetworkMode::None,
+            plug: &Plug::Nowhere,
             begin: Begin::Restore,
             qmp: 0,
             agent: 0,
@@ -186,13 +204,16 @@ impl Machine {
             .json("-device", &json!({
                 "driver": "virtserialport", "bus": "ports.0", "nr": 1, "chardev": "agent", "name": "quicksand.agent",
             }));
-        let mut card =
-            json!({ "driver": "virtio-net-pci", "id": "card", "addr": "0x5", "romfile": "", "guest_announce": false });
-        if let Some(backend) = network_backend(instance.network) {
-            arguments.option("-netdev", backend);
-            card["netdev"] = "network".into();
+        for backend in backends(instance.plug, 0) {
+            arguments.json("-netdev", &backend);
         }
-        arguments.json("-device", &card);
+        arguments.json("-netdev", &json!({ "type": "hubport", "id": "network", "hubid": 0 })).json(
+            "-device",
+            &json!({
+                "driver": "virtio-net-pci", "id": "card", "addr": format!("{OWN_SLOT:#x}"), "romfile": "",
+                "guest_announce": false, "netdev": "network",
+            }),
+        );
         match instance.begin {
             Begin::Boot { kernel, initramfs, command_line } => {
                 arguments.path("-kernel", kernel).path("-initrd", initramfs).option("-append", command_line);
@@ -208,13 +229,23 @@ impl Machine {
     }
 }
 
-/// The network that QEMU itself provides to the guest.
-fn network_backend(mode: NetworkMode) -> Option<&'static str> {
-    match mode {
-        NetworkMode::None => None,
-        NetworkMode::MountsOnly => Some("user,id=network,ipv6=off,restrict=on"),
-        NetworkMode::Full => Some("user,id=network,ipv6=off"),
-    }
+/// What makes a plug in QEMU: what is behind it, and the port of the hub that the guest's card is at, in the order in which they
+/// are made. The hub has another port at all times: without one, the card would not get rid of what the guest sends. Behind a hub,
+/// one plug can be exchanged for another, while a card keeps what it was made with.
+pub(crate) fn backends(plug: &Plug, number: usize) -> Vec<Value> {
+    let [behind, port] = plug_ids(number);
+    let behind = match plug {
+        Plug::Nowhere => return vec![json!({ "type": "hubport", "id": port, "hubid": 0 })],
+        Plug::User => json!({ "type": "user", "id": behind, "ipv6": false }),
+        Plug::Socket(fd) => json!({ "type": "socket", "id": behind, "fd": fd.as_raw_fd().to_string() }),
+    };
+    let port = json!({ "type": "hubport", "id": port, "hubid": 0, "netdev": behind["id"] });
+    vec![behind, port]
+}
+
+/// The names of what makes a plug.
+pub(crate) fn plug_ids(number: usize) -> [String; 2] {
+    [format!("behind{number}"), format!("plug{number}")]
 }
 
 /// One file of the disk. Each names the one below it by node, so that no name inside a file is followed.
@@ -296,9 +327,9 @@ mod tests {
         Machine { memory: 512 << 20, cpus: 1, accelerator: Accelerator::Tcg, extra_arguments: vec![] }
     }
 
-    fn instance(disk: Vec<&Path>, network: NetworkMode) -> Instance<'_> {
+    fn instance<'a>(disk: Vec<&'a Path>, plug: &'a Plug) -> Instance<'a> {
         let memory_file = Path::new("/m");
-        Instance { name: "x", memory_file, disk, network, begin: Begin::Restore, qmp: 3, agent: 4, console: 5 }
+        Instance { name: "x", memory_file, disk, plug, begin: Begin::Restore, qmp: 3, agent: 4, console: 5 }
     }
 
     fn line(machine: &Machine, instance: &Instance<'_>) -> String {
@@ -329,7 +360,7 @@ mod tests {
     #[test]
     fn odd_paths_stay_one_value() {
         let odd = Path::new("/a b,c\"d/x");
-        let line = line(&machine(), &instance(vec![odd], NetworkMode::None));
+        let line = line(&machine(), &instance(vec![odd], &Plug::Nowhere));
         assert!(line.contains(r#""filename":"/a b,c\"d/x""#), "{line}");
     }
 
@@ -351,13 +382,12 @@ mod tests {
 
     #[test]
     fn no_port_is_opened_and_no_secret_told() {
-        for mode in [NetworkMode::None, NetworkMode::MountsOnly, NetworkMode::Full] {
-            let line = line(&machine(), &instance(vec![Path::new("/d")], mode));
+        for plug in [Plug::Nowhere, Plug::User] {
+            let line = line(&machine(), &instance(vec![Path::new("/d")], &plug));
             for word in ["tcp:", "hostfwd", "-vnc", "server=on", "127.0.0.1"] {
                 assert!(!line.contains(word), "{word} in {line}");
             }
-            assert_eq!(line.contains("restrict=on"), mode == NetworkMode::MountsOnly);
-            assert_eq!(line.contains("-netdev"), mode != NetworkMode::None);
+            assert_eq!(line.contains(r#""type":"user""#), matches!(plug, Plug::User));
         }
     }
 }

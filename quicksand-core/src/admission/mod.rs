@@ -260,7 +260,7 @@ mod tests {
         let cache = Cache::at(directory.path()).unwrap();
         let limits = Limits { jobs: NonZeroU32::new(jobs), memory: Some(Size::from_mib(100_000)) };
         let version = Version { major: 8, minor: 0, micro: 0 };
-        (directory, Host { cache, qemu: "qemu".into(), version, accel: Accel::Auto, limits })
+        (directory, Host { cache, qemu: "qemu".into(), version, passt: "passt".into(), accel: Accel::Auto, limits })
     }
 
     async fn take(host: &Host, turn: Turn) -> Slot {

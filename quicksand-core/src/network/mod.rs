@@ -2,13 +2,18 @@
 //!
 //! - [`forward`]: connections from the host to a server in the guest;
 //! - [`host_port`]: connections from the guest to a server on the host, where its port was named;
-//! - [`carry`]: the bytes of both.
+//! - [`carry`]: the bytes of both;
+//! - [`passt`]: the internet, without this host, which [`filter`] sees to;
+//! - [`wire`]: Ethernet frames on their way to QEMU.
 //!
-//! Both are carried by the agent, so they need no network, survive a warm start, and open nothing in QEMU.
+//! The first two are carried by the agent, so they need no network, survive a warm start, and open nothing in QEMU.
 
 mod carry;
+mod filter;
 mod forward;
 mod host_port;
+pub(crate) mod passt;
+mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 

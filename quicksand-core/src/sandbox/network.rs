@@ -143,7 +143,7 @@ impl Sandbox {
         if host_ports.contains_key(&port) {
             return Ok(());
         }
-        let open = HostPort::open(port, &running.vm(), running.current()).await?;
+        let open = HostPort::open(port, &running.ready().await?, running.current()).await?;
         name_hosts(&running, true).await?;
         host_ports.insert(port, Some(open));
         Ok(())
@@ -157,6 +157,16 @@ impl Sandbox {
     pub async fn disallow_host_port(&self, port: u16) -> Result<()> {
         self.running()?.links.host_ports.lock().await.remove(&port);
         Ok(())
+    }
+}
+
+impl Sandbox {
+    /// What the guest reaches of this host though it should not, for people. `None` where it does not, or unless it runs.
+    ///
+    /// With [`NetworkMode::Full`](crate::NetworkMode::Full) and without passt that is every service on the host's loopback, of which
+    /// a warning is given once in a process, too.
+    pub fn network_warning(&self) -> Option<String> {
+        self.running().ok()?.vm().network_warning().map(str::to_owned)
     }
 }
 

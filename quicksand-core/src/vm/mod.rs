@@ -14,6 +14,7 @@ mod grow;
 #[cfg(feature = "mounts")]
 mod port;
 mod start;
+mod way_out;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -35,6 +36,7 @@ use crate::{
     state::State,
 };
 use console::Console;
+use way_out::WayOut;
 
 /// A running machine. Dropping it kills it and removes its files, in the order of the fields.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ pub(crate) struct Vm {
     /// What its memory was before it ran: never written.
     memory_file: PathBuf,
     disk: Mutex<Disk>,
-    user_network: bool,
+    way_out: WayOut,
     console: Console,
     /// What it is a clone of, whose files it uses.
     origin: Option<State>,
@@ -113,7 +115,15 @@ impl Vm {
 
     /// Whether a user network is at work, whose state a freeze holds.
     pub(crate) fn user_network(&self) -> bool {
-        self.user_network
+        matches!(self.way_out, WayOut::User { .. })
+    }
+
+    /// What the guest reaches though it should not.
+    pub(crate) fn network_warning(&self) -> Option<&str> {
+        match &self.way_out {
+            WayOut::User { warning } => Some(warning),
+            _ => None,
+        }
     }
 
     /// The directory of its files, which goes with it.

@@ -24,13 +24,15 @@ use super::{
     Disk, Outside, Vm,
     console::Console,
     failure::{Stage, StartCause, StartError},
+    way_out::WayOut,
 };
 use crate::{
     Error,
     cache::{Cache, CacheError},
     guest::{Channel, ChannelError, Opening, Operation},
     host::Host,
-    machine::{Begin, Instance, Machine, NetworkMode},
+    machine::{Begin, Instance, Machine, NetworkMode, Plug},
+    network::passt::{DNS, GATEWAY, GUEST_ADDRESS, PREFIX},
     qemu::{Process, qmp::Qmp},
     random,
     run_dir::RunDir,
@@ -48,11 +50,6 @@ const IDLE_SHARE: f64 = 0.10;
 
 /// What our init prints on the console when it is run as a probe; see `quicksand-agent/guest/init.rs`.
 const PROBE_WORD: &str = "quicksand: probe";
-
-/// The user network's fixed addresses, from QEMU's documentation of `-netdev user`.
-const GUEST_ADDRESS: [u8; 4] = [10, 0, 2, 15];
-const GATEWAY: [u8; 4] = [10, 0, 2, 2];
-const DNS: [u8; 4] = [10, 0, 2, 3];
 
 /// What a machine boots.
 #[derive(Debug)]
@@ -101,9 +98,9 @@ impl Vm {
         let deadline = Instant::now() + boot.timeout;
         let run_dir = Arc::new(RunDir::create(&host.cache)?);
         let disk = with_overlay(host, &run_dir, disk, disk_size)?;
-        let vm = boot_disk(host, machine, run_dir, (disk, disk_size), boot, NetworkMode::None).await?;
+        let vm = boot_disk(host, machine, run_dir, (disk, disk_size), boot, &Outside::default()).await?;
         // Its card gets its address here, so that clones find it done.
-        let network = [Network::Static { address: GUEST_ADDRESS, prefix: 24 }];
+        let network = [Network::Static { address: GUEST_ADDRESS, prefix: PREFIX }];
         watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
             wake_all(&vm.channel, network, Identity::New).await?;
             settle(&vm).await?;
@@ -121,9 +118,9 @@ impl Vm {
             (disk.files.clone(), disk.size)
         };
         let run_dir = Arc::clone(&ended.run_dir);
-        let mut vm = boot_disk(host, &ended.machine, run_dir, (disk, size), boot, outside.network).await?;
+        let mut vm = boot_disk(host, &ended.machine, run_dir, (disk, size), boot, outside).await?;
         vm.origin = ended.origin.clone();
-        let address = Network::Static { address: GUEST_ADDRESS, prefix: 24 };
+        let address = Network::Static { address: GUEST_ADDRESS, prefix: PREFIX };
         let network = [address, guest_network(outside.network)];
         watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
             wake_all(&vm.channel, network, Identity::Same).await?;
@@ -146,7 +143,7 @@ impl Vm {
         let command_line = "console=ttyS0 panic=-1 quicksand.probe";
         let begin = Begin::Boot { kernel: probe.kernel, initramfs: probe.initramfs, command_line };
         let deadline = Instant::now() + patience;
-        let launched = launch(host, machine, run_dir, &memory_file, disk, NetworkMode::None, begin).await?;
+        let launched = launch(host, machine, run_dir, &memory_file, disk, Plug::Nowhere, begin).await?;
         let ended = launched.process.ended();
         let status = timeout(deadline.saturating_duration_since(Instant::now()), ended).await;
         match status {
@@ -166,7 +163,6 @@ impl Vm {
         outside: &Outside,
         identity: Identity,
     ) -> Result<Vm, Error> {
-        let network = outside.network;
         let run_dir = Arc::new(RunDir::create(&host.cache)?);
         if let Some(fault) = state.memory_fault() {
             let cause = StartCause::BadState(fault);
@@ -177,22 +173,18 @@ impl Vm {
         let disk_size = state.disk_size();
         let disk = with_overlay(host, &run_dir, state.disk(), disk_size)?;
         let machine = state.manifest.machine.clone();
-        // The devices hold the state of a user network, for which one must be there while they are loaded.
-        let at_load = match network {
-            NetworkMode::None if state.manifest.user_network => NetworkMode::MountsOnly,
-            network => network,
-        };
-        let launched = launch(host, &machine, run_dir, &memory_file, disk, at_load, Begin::Restore).await?;
+        let mut way_out = WayOut::begin(host, outside.network, state.manifest.user_network, run_dir.path()).await;
+        let plug = way_out.plug();
+        let launched = launch(host, &machine, run_dir, &memory_file, disk, plug, Begin::Restore).await?;
         let Launched { process, qmp, agent, console, run_dir, disk } = launched;
 
         let deadline = Instant::now() + QEMU_PATIENCE;
         let devices = state.devices();
-        watch(&process, (&run_dir, &console), Stage::Load, deadline, load(&qmp, &devices)).await?;
-        if at_load != network {
-            let gone = qmp.execute("netdev_del", json!({ "id": "network" }));
-            watch(&process, (&run_dir, &console), Stage::Load, deadline, async { gone.await.map_err(StartCause::Qmp) })
-                .await?;
-        }
+        let way_out = watch(&process, (&run_dir, &console), Stage::Load, deadline, async {
+            load(&qmp, &devices).await?;
+            way_out.finish(&qmp).await.map_err(StartCause::Qmp)
+        });
+        let way_out = way_out.await?;
 
         let deadline = Instant::now() + WAKE_PATIENCE;
         let channel = watch(&process, (&run_dir, &console), Stage::Wake, deadline, async {
@@ -203,14 +195,13 @@ impl Vm {
             running.map_err(StartCause::Qmp)?;
             let channel = channel.map_err(StartCause::Channel)?;
             // Not waited for: the agent carries it out before anything that follows, and refuses all that follows if it fails.
-            wake(&channel, guest_network(network), identity)?.forget();
+            wake(&channel, guest_network(outside.network), identity)?.forget();
             Ok(channel)
         });
         let channel = channel.await?;
-        let user_network = network != NetworkMode::None;
         let origin = Some(state.clone());
         let disk = Disk::new(disk, disk_size);
-        Ok(Vm { channel, qmp, process, machine, memory_file, disk, user_network, console, origin, run_dir })
+        Ok(Vm { channel, qmp, process, machine, memory_file, disk, way_out, console, origin, run_dir })
     }
 }
 
@@ -221,19 +212,22 @@ async fn boot_disk(
     run_dir: Arc<RunDir>,
     (disk, disk_size): (Vec<PathBuf>, u64),
     boot: &Boot,
-    network: NetworkMode,
+    outside: &Outside,
 ) -> Result<Vm, Error> {
     let deadline = Instant::now() + boot.timeout;
     let memory_file = empty_memory(&run_dir, machine)?;
     let begin = Begin::Boot { kernel: &boot.kernel, initramfs: &boot.initramfs, command_line: &boot.command_line };
-    let launched = launch(host, machine, run_dir, &memory_file, disk, network, begin).await?;
+    let mut way_out = WayOut::begin(host, outside.network, false, run_dir.path()).await;
+    let plug = way_out.plug();
+    let launched = launch(host, machine, run_dir, &memory_file, disk, plug, begin).await?;
     let Launched { process, qmp, agent, console, run_dir, disk } = launched;
     let channel = watch(&process, (&run_dir, &console), Stage::Boot, deadline, async {
-        Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)
+        let way_out = way_out.finish(&qmp).await.map_err(StartCause::Qmp)?;
+        let channel = Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)?;
+        Ok((channel, way_out))
     });
-    let (channel, machine) = (channel.await?, machine.clone());
-    let (disk, user_network) = (Disk::new(disk, disk_size), network != NetworkMode::None);
-    Ok(Vm { channel, qmp, process, machine, memory_file, disk, user_network, console, origin: None, run_dir })
+    let ((channel, way_out), machine, disk) = (channel.await?, machine.clone(), Disk::new(disk, disk_size));
+    Ok(Vm { channel, qmp, process, machine, memory_file, disk, way_out, console, origin: None, run_dir })
 }
 
 /// What a guest is told of its network, whose card has its address.
@@ -252,7 +246,7 @@ async fn launch(
     run_dir: Arc<RunDir>,
     memory_file: &Path,
     disk: Vec<PathBuf>,
-    network: NetworkMode,
+    plug: Plug,
     begin: Begin<'_>,
 ) -> Result<Launched, Error> {
     let qemu_log = run_dir.qemu_log();
@@ -265,7 +259,7 @@ async fn launch(
         name: run_dir.name(),
         memory_file,
         disk: disk.iter().map(PathBuf::as_path).collect(),
-        network,
+        plug: &plug,
         begin,
         qmp: qemu_qmp.as_raw_fd(),
         agent: qemu_agent.as_raw_fd(),
@@ -273,7 +267,10 @@ async fn launch(
     };
     let arguments: Vec<OsString> = machine.arguments(&instance);
     tracing::debug!(target: "quicksand::qemu", program = %host.qemu.display(), ?arguments, "launch");
-    let inherit = vec![qemu_qmp.into(), qemu_agent.into(), qemu_console.into()];
+    let mut inherit = vec![qemu_qmp.into(), qemu_agent.into(), qemu_console.into()];
+    if let Plug::Socket(fd) = plug {
+        inherit.push(fd);
+    }
     let process = Process::launch(&host.qemu, arguments, inherit, &qemu_log).await?;
     let deadline = Instant::now() + QEMU_PATIENCE;
     let qmp = watch(&process, (&run_dir, &console), Stage::Launch, deadline, async {
