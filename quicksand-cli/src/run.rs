@@ -37,7 +37,9 @@ pub(crate) fn builder(source: &str, args: &MachineArgs) -> SandboxBuilder {
     let mut builder = Sandbox::builder(source)
         .network_mode(args.network.into())
         .boot_timeout(args.boot_timeout)
-        .saves_dir(&args.saves_dir);
+        .saves_dir(&args.saves_dir)
+        // Somebody waits for it; and no test is to wait for a machine that somebody uses by hand.
+        .at_once();
     if let Some(memory) = args.memory {
         builder = builder.memory(memory.to_string());
     }

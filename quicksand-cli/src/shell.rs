@@ -118,6 +118,10 @@ async fn pass_on(mut input: impl AsyncWrite + Unpin) -> bool {
     let (mut buffer, mut leaving) = ([0; 4096], 0);
     loop {
         let len = typed.read(&mut buffer).await.unwrap_or(0);
+        if len == 0 && is_terminal {
+            // The terminal is gone, and whoever sat before it.
+            return true;
+        }
         if len == 0 {
             // What a pipe ends with is what a person would press.
             let _ = input.write_all(b"\x04").await;

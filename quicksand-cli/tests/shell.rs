@@ -10,6 +10,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
     pty::{Winsize, openpty},
     sys::termios::{LocalFlags, tcgetattr},
 };
@@ -85,6 +86,14 @@ impl Terminal {
     }
 }
 
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // After an end as it should be there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn a_login_shell_with_its_size_its_keys_and_its_code() {
     let mut terminal = Terminal::open(&[]);
@@ -110,6 +119,37 @@ fn a_guest_that_does_not_answer_can_be_left() {
     terminal.see("deaf");
     terminal.press("\x03\x1d\x1d\x1d");
     assert_eq!(terminal.end().code(), Some(137));
+}
+
+#[test]
+fn a_terminal_that_goes_takes_its_machine_along() {
+    let pair = openpty(None, None).unwrap();
+    let (mut keys, device) = (File::from(pair.master), File::from(pair.slave));
+    // Else the program would hold its own terminal open.
+    fcntl(&keys, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    let stdio = || Stdio::from(device.try_clone().unwrap());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_quicksand"))
+        .args(["shell", "debian", "--quiet", "--", "sh", "-c", "echo up; exec sleep 1000"])
+        .stdin(stdio())
+        .stdout(stdio())
+        .stderr(stdio())
+        .spawn()
+        .unwrap();
+    drop(device);
+    let (mut seen, mut buffer) = (Vec::new(), [0; 256]);
+    while !seen.windows(2).any(|word| word == b"up") {
+        let len = keys.read(&mut buffer).unwrap();
+        seen.extend_from_slice(&buffer[..len]);
+    }
+    drop(keys);
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("it goes on without a terminal");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
