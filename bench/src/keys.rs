@@ -24,7 +24,7 @@ pub(crate) enum Target {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const KEYS: [Key; 14] = {
+pub(crate) const KEYS: [Key; 18] = {
     use Target::{AtLeast, AtMost, AtMostTimes, None as Untold};
     const fn key(name: &'static str, what: &'static str, target: Target) -> Key {
         Key { name, what, target, peer: None }
@@ -49,6 +49,10 @@ pub(crate) const KEYS: [Key; 14] = {
         key("clone_private_mb", "memory of a clone's own after one command", AtMost(60.0)),
         key("upload_mb_s", "100 MB into a clone's /dev/shm", AtLeast(30.0)),
         key("download_mb_s", "100 MB out of it", AtLeast(30.0)),
+        key("mount_ready_s", "mount asked for until the guest has it", AtMost(0.20)),
+        key("mount_ls_10000_s", "ls of 10,000 files on a mount", AtMost(0.47)),
+        key("mount_read_mb_s", "100 MB read from a mount", AtLeast(57.0)),
+        key("mount_write_mb_s", "50 MB written to a mount, with fsync", AtLeast(56.0)),
         key("peer_start_from_save_s", "the peer: start from its own save", Untold),
         key("peer_first_command_s", "the peer: start until its first command has exited", Untold),
         key("peer_execute_s", "the peer: /bin/true in a warm guest", Untold),

@@ -3,7 +3,7 @@
 //!
 //! - `keys`: what is measured, in which unit, and against which target;
 //! - `options`: the command line;
-//! - `clones`, `commands`, `saves`, `files`, `suite`, `peer`: the measurements;
+//! - `clones`, `commands`, `saves`, `files`, `mounts`, `suite`, `peer`: the measurements;
 //! - `floor`: QEMU alone, without any of quicksand's code;
 //! - `results`: figures, and how they are shown.
 //!
@@ -14,6 +14,7 @@ mod commands;
 mod files;
 mod floor;
 mod keys;
+mod mounts;
 mod options;
 mod peer;
 mod results;
@@ -90,6 +91,10 @@ async fn measure(options: &Options) -> Result<Results> {
     if options.wants(&files::KEYS) {
         say("files");
         files::measure(&mut results).await?;
+    }
+    if options.wants(&mounts::KEYS) {
+        say("mounts");
+        mounts::measure(&mut results).await?;
     }
     if options.wants(&suite::KEYS) {
         say("fifty tests");
