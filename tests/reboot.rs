@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use quicksand::{ChannelError, Error, NetworkMode, Sandbox};
+use quicksand::{ChannelError, Error, Mount, NetworkMode, Sandbox};
 
 async fn shell(sb: &Sandbox, line: &str) -> String {
     let output = sb.execute(line).await.unwrap();
@@ -66,7 +66,10 @@ async fn the_disk_is_kept_and_the_rest_is_new() {
 
 #[tokio::test]
 async fn a_guest_that_reboots_by_itself_is_waited_for() {
-    let sb = Sandbox::builder("debian").network_mode(NetworkMode::None).start().await.unwrap();
+    let host = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::write(host.path().join("f"), "host\n").unwrap();
+    let mount = Mount::new(host.path(), "/mnt");
+    let sb = Sandbox::builder("debian").network_mode(NetworkMode::None).mount(mount).start().await.unwrap();
     let old = shell(&sb, BOOT_ID).await;
     shell(&sb, "echo disk > /root/f").await;
     let mut hung = sb.command("sleep").arg("1000").spawn().await.unwrap();
@@ -81,13 +84,14 @@ async fn a_guest_that_reboots_by_itself_is_waited_for() {
     three.unwrap();
     assert_eq!(sb.reboots().unwrap(), 1);
     assert_eq!(shell(&sb, "ls /sys/class/net").await, "lo\n", "the network is as it was");
+    assert_eq!(shell(&sb, "cat /mnt/f").await, "host\n", "and so are its mounts");
 
     // In good order, and without anybody who asks: the guest is booted all the same.
     let old = shell(&sb, BOOT_ID).await;
     shell(&sb, "systemctl reboot").await;
     await_reboots(&sb, 2).await;
     assert_ne!(shell(&sb, BOOT_ID).await, old);
-    assert_eq!(shell(&sb, "cat /root/f").await, "disk\n");
+    assert_eq!(shell(&sb, "cat /root/f /mnt/f").await, "disk\nhost\n");
 }
 
 #[tokio::test]

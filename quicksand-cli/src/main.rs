@@ -1,7 +1,7 @@
 //! The command `quicksand`.
 //!
 //! - [`args`]: the command line;
-//! - [`run`], [`shell`], [`ps`], [`prune`], [`doctor`], [`bench`]: a file for each command;
+//! - [`run`], [`shell`], [`ps`], [`prune`], [`doctor`], [`mod@bench`]: a file for each command;
 //! - [`show`]: lists for people and for programs;
 //! - [`failure`] and [`exit`]: what a failure looks like, and the exit codes.
 #![forbid(unsafe_code)]

@@ -85,7 +85,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// How long a boot may take, where one is needed. Default: [`DEFAULT_BOOT_TIMEOUT`].
+    /// How long a boot may take, where one is needed. Default: [`DEFAULT_BOOT_TIMEOUT`](crate::DEFAULT_BOOT_TIMEOUT).
     pub fn boot_timeout(mut self, timeout: Duration) -> SandboxBuilder {
         self.boot_timeout = timeout;
         self

@@ -106,6 +106,7 @@ impl Sandbox {
     pub async fn mount(&self, mount: Mount) -> Result<ActiveMount> {
         let running = self.running()?;
         let mount = mount.resolved()?;
+        running.ready().await?;
         to_the_end(async move {
             let _change = running.change().await;
             if lock(&running.mounts.all).iter().any(|entry| entry.mount.guest == mount.guest) {
@@ -129,6 +130,7 @@ impl Sandbox {
     pub async fn unmount(&self, mount: impl Borrow<ActiveMount>) -> Result<()> {
         let running = self.running()?;
         let ActiveMount { id, guest, .. } = mount.borrow().clone();
+        running.ready().await?;
         to_the_end(async move {
             let _change = running.change().await;
             let at = |entries: &[Entry]| entries.iter().position(|entry| entry.id == id && entry.mount.guest == guest);
