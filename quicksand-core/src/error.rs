@@ -55,13 +55,28 @@ pub enum Error {
         /// Why it does not work.
         why: String,
     },
-    /// The host has less memory than the guest is to have.
-    #[error("give the guest {wanted}: the host has {available} in all; ask for less with memory(..)")]
+    /// The host, or a control group of ours, has less memory than the guest is to have.
+    #[error(
+        "give the guest {wanted}: the host has {available} in all, within the limits of our control groups; ask for less with memory(..)"
+    )]
     NotEnoughMemory {
         /// What was asked for.
         wanted: Size,
         /// What there is.
         available: Size,
+    },
+    /// The host, or a control group of ours, has hardly any memory left.
+    #[error(
+        "give the guest {wanted}: {available} of the host's memory are left, within the limits of our control groups, and a machine \
+         takes {needed} to begin with; end something, run fewer tests at once or ask for less with memory(..)"
+    )]
+    NoMemoryLeft {
+        /// What was asked for.
+        wanted: Size,
+        /// What is left.
+        available: Size,
+        /// What a machine takes to begin with.
+        needed: Size,
     },
     /// Machines of other processes leave no room.
     #[error("find room for a machine: for {} min those of others have not ended; they are of the processes {owners:?}", waited.as_secs() / 60)]

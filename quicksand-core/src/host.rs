@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Accel, Error, Size,
-    admission::{Limits, total_memory},
+    admission::{self, Limits},
     cache::{Cache, CacheError},
     environment::Environment,
     qemu::{Version, VersionError, version_of},
@@ -18,6 +18,8 @@ use crate::{
 
 /// The least free space that a start needs: a clone writes little, but QEMU stops the guest when nothing is left.
 const LEAST_FREE: Size = Size::from_mib(64);
+/// The least memory that a start needs: what a clone of the default size takes for itself after a few commands.
+const LEAST_MEMORY_FREE: Size = Size::from_mib(128);
 
 /// The cache directory, and the QEMU in use.
 #[derive(Debug, Clone)]
@@ -66,11 +68,24 @@ impl Host {
         if free < LEAST_FREE {
             return Err(Error::NoSpace { path: path.to_owned(), needed: LEAST_FREE, free });
         }
-        match total_memory() {
-            Some(available) if available < memory => Err(Error::NotEnoughMemory { wanted: memory, available }),
-            _ => Ok(()),
-        }
+        admission::memory().map_or(Ok(()), |(total, _)| fits_at_all(memory, total))
     }
+
+    /// Refuses to start where hardly any memory is left. Asked when it is our turn, for machines of others take memory, too.
+    pub(crate) fn check_memory_left(&self, memory: Size) -> Result<(), Error> {
+        admission::memory().map_or(Ok(()), |(_, available)| is_left(memory, available))
+    }
+}
+
+/// A guest's memory is taken as the guest touches it, and hardly any guest touches all that it has. So several that come to more than
+/// there is may run; one that alone comes to more may not.
+fn fits_at_all(memory: Size, total: Size) -> Result<(), Error> {
+    if memory > total { Err(Error::NotEnoughMemory { wanted: memory, available: total }) } else { Ok(()) }
+}
+
+fn is_left(memory: Size, available: Size) -> Result<(), Error> {
+    let needed = memory.min(LEAST_MEMORY_FREE);
+    if available < needed { Err(Error::NoMemoryLeft { wanted: memory, available, needed }) } else { Ok(()) }
 }
 
 /// The file that a program's path or name means.
@@ -144,5 +159,18 @@ mod tests {
         host.check_room(Size::from_mib(1)).unwrap();
         let error = host.check_room(Size::from_bytes(1 << 60)).unwrap_err();
         assert!(matches!(error, Error::NotEnoughMemory { .. }), "{error}");
+        host.check_memory_left(Size::from_bytes(1)).unwrap();
+    }
+
+    #[test]
+    fn guests_may_have_more_than_is_left_but_not_more_than_there_is() {
+        let mib = Size::from_mib;
+        fits_at_all(mib(4096), mib(4096)).unwrap();
+        fits_at_all(mib(4097), mib(4096)).unwrap_err();
+        is_left(mib(4096), mib(128)).unwrap();
+        is_left(mib(64), mib(64)).unwrap();
+        is_left(mib(64), mib(63)).unwrap_err();
+        let error = is_left(mib(4096), mib(127)).unwrap_err().to_string();
+        assert!(error.contains("4G") && error.contains("127M") && error.contains("128M"), "{error}");
     }
 }

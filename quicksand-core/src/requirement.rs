@@ -37,5 +37,5 @@ pub async fn kvm_fault(source: &str, saves: &Path, reporter: &Reporter) -> Resul
 /// [`Error::Environment`](crate::Error::Environment).
 #[doc(hidden)]
 pub fn memory_for_machines() -> Result<Option<Size>> {
-    Ok(Environment::read()?.memory_budget.or_else(admission::total_memory))
+    Ok(Environment::read()?.memory_budget.or_else(|| admission::memory().map(|(total, _)| total)))
 }

@@ -69,11 +69,8 @@ impl Capacity {
         if let Some(budget) = limits.memory {
             return Capacity { budget: budget.bytes(), room: None, jobs, cores };
         }
-        let memories = host_memory().into_iter().chain(control_group::memory());
-        let smallest =
-            memories.reduce(|a, b| Memory { total: a.total.min(b.total), available: a.available.min(b.available) });
         // A host that does not tell is taken to have enough.
-        let Memory { total, available } = smallest.unwrap_or(Memory { total: u64::MAX, available: u64::MAX });
+        let Memory { total, available } = smallest_memory().unwrap_or(Memory { total: u64::MAX, available: u64::MAX });
         // A quarter for all else: the tests themselves, builds, an editor; a part of it even where others took the rest.
         Capacity { budget: total / 4 * 3, room: Some(available.saturating_sub(total / 16)), jobs, cores }
     }
@@ -96,10 +93,15 @@ impl Capacity {
     }
 }
 
-/// All of the host's memory, where it tells.
-pub(crate) fn total_memory() -> Option<Size> {
+/// All of the host's memory within the limits of our control groups, and what of it can still be taken; where the host tells.
+pub(crate) fn memory() -> Option<(Size, Size)> {
+    let smallest = smallest_memory()?;
+    Some((Size::from_bytes(smallest.total), Size::from_bytes(smallest.available)))
+}
+
+fn smallest_memory() -> Option<Memory> {
     let memories = host_memory().into_iter().chain(control_group::memory());
-    memories.map(|memory| Size::from_bytes(memory.total)).min()
+    memories.reduce(|a, b| Memory { total: a.total.min(b.total), available: a.available.min(b.available) })
 }
 
 fn host_memory() -> Option<Memory> {

@@ -53,6 +53,10 @@ pub struct SandboxBuilder {
 
 impl SandboxBuilder {
     /// Memory of the guest, as in `"512M"` or `"2G"`. Default: that of the save, or 512M.
+    ///
+    /// The host gives it as the guest touches it, so guests that together have more than the host may run. One that alone has more
+    /// than the host, or than a control group of this process allows, is refused ([`Error::NotEnoughMemory`]), and so is any where
+    /// less than 128M are left ([`Error::NoMemoryLeft`]).
     pub fn memory(mut self, memory: impl Into<String>) -> SandboxBuilder {
         self.memory = Some(memory.into());
         self

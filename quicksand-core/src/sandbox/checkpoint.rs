@@ -105,6 +105,7 @@ impl Sandbox {
         running.host.check_room(Size::from_bytes(memory))?;
         let demand = Demand { memory, cpus };
         let (slot, waited) = Slot::take(&running.host, demand, Turn::Never, &Reporter::silent()).await?;
+        running.host.check_memory_left(Size::from_bytes(memory))?;
         let original = Arc::clone(&running);
         let state = to_the_end(async move {
             original.ready().await?;

@@ -37,9 +37,15 @@ impl SandboxBuilder {
         let own = saved.map(|machine| Size::from_bytes(machine.memory));
         let memory = self.memory_size()?.or(own).unwrap_or(DEFAULT_MEMORY);
         let cpus = self.cpus.or(saved.map(|machine| machine.cpus)).unwrap_or(1);
+        let least = Size::from_bytes(source.disk_size());
+        let disk_size = self.disk_bytes()?.unwrap_or(least);
+        if disk_size < least {
+            return Err(Error::DiskTooSmall { wanted: disk_size, least });
+        }
         host.check_room(memory)?;
         let demand = Demand { memory: memory.bytes(), cpus };
         let (slot, waited) = Slot::take(&host, demand, self.turn, &self.reporter).await?;
+        host.check_memory_left(memory)?;
         let probe_files = source::probe_files(&host, &image)?;
         let choice = accel::choose(&host, self.accel, Probe::of(&probe_files)).await?;
         let machine = Machine {
@@ -48,12 +54,6 @@ impl SandboxBuilder {
             accelerator: choice.accelerator,
             extra_arguments: self.extra_arguments.clone(),
         };
-
-        let least = Size::from_bytes(source.disk_size());
-        let disk_size = self.disk_bytes()?.unwrap_or(least);
-        if disk_size < least {
-            return Err(Error::DiskTooSmall { wanted: disk_size, least });
-        }
 
         let (vm, kind, reasons) = self.bring_up(&host, &source, &machine).await?;
         vm.grow_disk(disk_size.bytes()).await?;

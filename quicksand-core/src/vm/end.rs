@@ -9,8 +9,9 @@ use tokio::time::{sleep, timeout};
 use super::Vm;
 use crate::{Error, guest::ChannelError};
 
-/// How long what QEMU and the guest said last may take to be read once QEMU has ended.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long QEMU may take to end once its channels are closed, and what it and the guest said last to be read. Milliseconds, on a host
+/// that is not overloaded.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a guest may take to go down by itself. systemd gives a service 90 s to stop, which is mostly one that hangs.
 const GO_DOWN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a guest that does not go down may take to write its caches to its disk.
