@@ -48,6 +48,7 @@ async fn with_user(sb: &Sandbox) {
     let out = sb.execute("cat /root/layers; echo user >> /root/layers; test ! -e /tmp/quicksand-inputs").await.unwrap();
     assert!(out.success(), "the inputs of the layer below are gone: {}", out.stdout);
     if let Some(words) = env::var_os("CHILD_FAILS") {
+        sb.execute("echo no uid is left >&2; exit 4").await.unwrap();
         panic!("{}", words.display());
     }
 }
@@ -277,6 +278,7 @@ fn a_setup_that_fails_fails_all_tests_on_it_once_and_quickly() {
             text.contains(r#"setups::on_user: the setup of the save "with-user" failed: it panicked: no such user"#),
             "{text}"
         );
+        assert!(text.contains("--- stderr ---\nno uid is left"), "{text}");
     }
     assert_eq!((package.runs("with-user"), package.runs("base")), (1, 1));
     assert!(!package.saves().join("with-user").exists());

@@ -12,6 +12,7 @@ use std::{
 };
 
 use quicksand_core::{Output, Sandbox};
+use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::registry::Layer;
@@ -35,8 +36,49 @@ pub(super) async fn work(layer: &Layer, sandbox: &Sandbox, limit: Duration) -> R
         }
     };
     match timeout_at(end, work).await {
-        Ok(done) => done,
-        Err(_) => Err(format!("it took longer than {limit:?}; a longer time is given with timeout = \"..\"")),
+        Ok(Ok(())) => Ok(()),
+        // Commands tell themselves which of them failed.
+        Ok(Err(said)) if matches!(layer.work, Some(Work::Commands(_))) => Err(said),
+        Ok(Err(said)) => Err(said + &last_command(sandbox)),
+        Err(_) => {
+            let said = format!("it took longer than {limit:?}; a longer time is given with timeout = \"..\"");
+            Err(said + &last_command(sandbox))
+        }
+    }
+}
+
+/// The last command that a function ran, as the log of the sandbox has it: most likely the one that failed.
+fn last_command(sandbox: &Sandbox) -> String {
+    let Ok(evidence) = sandbox.evidence() else { return String::new() };
+    let last = evidence.commands.lines().rev().find_map(|line| serde_json::from_str::<Logged>(line).ok());
+    let Some(Logged { command, end, stdout, stderr }) = last else { return String::new() };
+    let end = end.map_or("did not end".to_owned(), |end| format!("ended: {end}"));
+    let mut text = format!("\nits last command, {command:?}, {end}");
+    add_outputs(&mut text, &text_of(stdout), &text_of(stderr));
+    text
+}
+
+/// A command in the log.
+#[derive(Debug, Deserialize)]
+struct Logged {
+    command: String,
+    end: Option<String>,
+    stdout: Option<Clip>,
+    stderr: Option<Clip>,
+}
+
+/// An output in the log, or the end of it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Clip {
+    Whole(String),
+    Ends { end: String },
+}
+
+fn text_of(clip: Option<Clip>) -> String {
+    match clip {
+        None => String::new(),
+        Some(Clip::Whole(text) | Clip::Ends { end: text }) => text,
     }
 }
 
@@ -107,12 +149,16 @@ fn inside(path: &Path) -> PathBuf {
 /// How a command ended, and the last of what it printed.
 fn ending(output: &Output) -> String {
     let mut text = format!("ended with exit code {}", output.exit_code);
-    for (stream, printed) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+    add_outputs(&mut text, &output.stdout, &output.stderr);
+    text
+}
+
+fn add_outputs(text: &mut String, stdout: &str, stderr: &str) {
+    for (stream, printed) in [("stdout", stdout), ("stderr", stderr)] {
         if !printed.trim().is_empty() {
             let _ = write!(text, "\n--- {stream} ---\n{}", tail(printed.trim_end()));
         }
     }
-    text
 }
 
 /// The last lines of a text.
