@@ -15,8 +15,8 @@
 //! It needs no root, no daemon and no container engine; it needs QEMU 7.2 or later and, to make the `debian` image,
 //! `mmdebstrap`.
 //!
-//! - [`sandbox_test`] makes an async function a test with a machine of its own; [`sandbox_setup`] marks what such tests
-//!   share.
+//! - [`sandbox_test`] makes an async function a test with a machine of its own; [`sandbox_setup`] prepares
+//!   machines once, for many of them.
 //! - [`Sandbox`] is the machine, in tests and without them.
 //! - [`Command`] runs programs in it, in the manner of [`std::process::Command`].
 //!

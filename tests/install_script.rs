@@ -16,7 +16,7 @@ const RELEASE: [(&str, u32, &str); 4] = [
 const ASK: &str = "curl --silent --show-error --unix-socket /run/greeter.socket http://localhost/";
 
 /// A clean system on which the script has run once.
-#[sandbox_setup]
+#[sandbox_setup(image = "debian", save = "installed")]
 async fn installed(sb: &Sandbox) -> quicksand::Result<()> {
     let out = install(sb, &archive(&RELEASE)).await?;
     assert!(out.success(), "{out}");
@@ -91,7 +91,7 @@ async fn is_for_root_only(sb: Sandbox) -> quicksand::Result<()> {
 
 // What it left. None of these waits for the script: it has run once, before the save was taken.
 
-#[sandbox_test(image = "debian", save = "installed", setup = installed)]
+#[sandbox_test(save = "installed")]
 async fn makes_a_user_who_cannot_log_in(sb: Sandbox) -> quicksand::Result<()> {
     let entry = said(&sb, "getent passwd greeter").await?;
     let fields: Vec<_> = entry.trim_end().split(':').collect();
@@ -101,34 +101,34 @@ async fn makes_a_user_who_cannot_log_in(sb: Sandbox) -> quicksand::Result<()> {
     Ok(())
 }
 
-#[sandbox_test(image = "debian", save = "installed", setup = installed)]
+#[sandbox_test(save = "installed")]
 async fn sets_owners_and_modes(sb: Sandbox) -> quicksand::Result<()> {
     let files = "find / -xdev -name '*greeter*' -exec stat --format '%A %U:%G %n' {} + | sort --key 3";
     insta::assert_snapshot!(said(&sb, files).await?);
     Ok(())
 }
 
-#[sandbox_test(image = "debian", save = "installed", setup = installed)]
+#[sandbox_test(save = "installed")]
 async fn listens_now_and_after_every_boot(sb: Sandbox) -> quicksand::Result<()> {
     assert_eq!(said(&sb, "systemctl is-active greeter.socket").await?, "active\n");
     assert_eq!(said(&sb, "systemctl is-enabled greeter.socket").await?, "enabled\n");
     Ok(())
 }
 
-#[sandbox_test(image = "debian", save = "installed", setup = installed)]
+#[sandbox_test(save = "installed")]
 async fn answers_as_its_user(sb: Sandbox) -> quicksand::Result<()> {
     assert_eq!(said(&sb, ASK).await?, "Hello from greeter\n");
     Ok(())
 }
 
-#[sandbox_test(image = "debian", save = "installed", setup = installed)]
+#[sandbox_test(save = "installed")]
 async fn answers_other_users(sb: Sandbox) -> quicksand::Result<()> {
     let out = sb.command("/bin/sh").args(["-c", ASK]).user("nobody").output().await?;
     assert_eq!(out.stdout, "Hello from greeter\n", "{out}");
     Ok(())
 }
 
-#[sandbox_test(image = "debian", save = "installed", setup = installed)]
+#[sandbox_test(save = "installed")]
 async fn can_run_again(sb: Sandbox) -> quicksand::Result<()> {
     sb.write_file("/etc/greeter.conf", "GREETING='Good evening'\n").await?;
     let out = install(&sb, &archive(&RELEASE)).await?;

@@ -3,7 +3,7 @@
 //! Depend on the package `quicksand`, which exports them: what they generate refers to it.
 //!
 //! - [`macro@sandbox_test`] makes a test of an `async fn` that takes a machine.
-//! - [`macro@sandbox_setup`] marks a function that prepares machines for tests in other files.
+//! - [`macro@sandbox_setup`] makes a function prepare machines, once for many tests.
 
 #![forbid(unsafe_code)]
 
@@ -39,21 +39,52 @@ use proc_macro::{Span, TokenStream};
 ///
 /// Each comes at most once, in any order. All values are checked while the test is compiled.
 ///
-/// | Key | Value | Meaning | Without it |
-/// |-----|-------|---------|------------|
-/// | `image` | `"debian"` | the image to start from | an error |
-/// | `save` | `"base"` | start from the prepared machine of this name, made by the first test that needs it: up to 64 letters, digits, `.`, `_` and `-` | start from the image |
-/// | `setup` | `path::to::function` | prepares the machine that is saved; needs `save` | the machine is saved as the image starts it |
-/// | `memory` | `"512M"` | memory in B, K, M, G or T, whole MiB, at least 64 | the default of `Sandbox` |
-/// | `cpus` | `2` | processors, 1 to 255 | the default of `Sandbox` |
-/// | `network` | `"none"`, `"mounts-only"`, `"full"` | what the guest reaches | the default of `Sandbox` |
-/// | `accel` | `"auto"`, `"kvm"`, `"hvf"`, `"whpx"`, `"tcg"` | what runs the guest's code | the default of `Sandbox` |
-/// | `timeout` | `"30s"` | how long the test may take, in ms, s, m or h | the default of the harness |
+/// | Key | Meaning | Without it |
+/// |-----|---------|------------|
+/// | `image = "debian"` | the image to start from | that of the `save` |
+/// | `images = ["debian", ignore("ubuntu", "reason")]` | the images, for each of which there is a test | |
+/// | `save = "base"` | start from the prepared machine of this name, which the [setup](macro@sandbox_setup) of this name makes, or else as `image` starts: up to 64 letters, digits, `.`, `_` and `-` | start from the image |
+/// | `setup = path::to::function` | a setup of the test's own; needs `save` | |
+/// | `setup("command", "command")` | the same as lines of shell, literals or constants | |
+/// | `from = "base"` | the save that the test's own setup builds on, in place of an image | |
+/// | `inputs("install.sh", "dist")` | files and directories of the package that the test's own setup depends on | |
+/// | `max_age = "7d"` | how old the save of the test's own setup may become, in s, m, h, d or w | for ever |
+/// | `memory = "512M"` | memory in B, K, M, G or T, whole MiB, at least 64 | the default of `Sandbox` |
+/// | `cpus = 2` | processors, 1 to 255 | the default of `Sandbox` |
+/// | `network = "none"`, `"mounts-only"`, `"full"` | what the guest reaches | the default of `Sandbox` |
+/// | `accel = "auto"`, `"kvm"`, `"hvf"`, `"whpx"`, `"tcg"` | what runs the guest's code | the default of `Sandbox` |
+/// | `timeout = "30s"` | how long the test may take, in ms, s, m or h | the default of the harness |
+/// | `requires(kvm, network, memory = "4G", cpus = 4, command = "passt")` | what the host must have, any of these | nothing |
+/// | `flavor = "current_thread"`, `"multi_thread"` | tokio's runtime | two threads beside the test's own |
+/// | `worker_threads = 2` | threads of the flavor `"multi_thread"` | one for each processor |
 ///
-/// # Setups
+/// # Several images
 ///
-/// A setup is a function `async fn(sb: &Sandbox)` that returns `()` or a `Result<(), E>`. It runs once; every test with
-/// that `save` starts from a copy of what it left.
+/// Each image's test is called after it: `name::debian`, and `name::debian_12` of `debian:12`. Of a path only the last part
+/// counts. Two images that would give the same name are an error. A save that the test itself makes is one for each image.
+///
+/// # rstest
+///
+/// `#[rstest]` stands below the attribute. The machine is the argument of the type `Sandbox`; cases, values and fixtures,
+/// async ones as well, give the others. Cases and images multiply: `name::case_1::debian`.
+///
+/// ```ignore
+/// #[sandbox_test(image = "debian", save = "base")]
+/// #[rstest]
+/// #[case("root", "/root\n")]
+/// #[case("nobody", "/nonexistent\n")]
+/// async fn has_a_home(#[case] user: &str, #[case] home: &str, sb: Sandbox) { /* … */ }
+/// ```
+///
+/// # Skips
+///
+/// A test that requires what the host lacks passes, with a line `SKIP name: reason` on standard error, or fails where
+/// `QUICKSAND_REQUIRE` is 1, as it is by default where `CI` is set. It must return `()`, a `Result` or an `ExitCode`.
+///
+/// # A setup of the test's own
+///
+/// It is an `async fn(sb: &Sandbox)` that returns `()` or a `Result<(), E>`. It runs once; every test with that `save` starts
+/// from a copy of what it left.
 ///
 /// ```ignore
 /// async fn with_nginx(sb: &Sandbox) -> Result<(), quicksand::Error> {
@@ -67,8 +98,7 @@ use proc_macro::{Span, TokenStream};
 ///
 /// The save is made again when the setup changes: its code or that of any function, constant, type or macro **of the
 /// same file** that it mentions, directly or not, or a file that these include by `include_str!` or `include_bytes!`.
-/// Comments, formatting and the rest of the file don't count. Changes in other files are not seen; remove the save from
-/// `.quicksand/sandboxes` after them.
+/// Comments, formatting and the rest of the file don't count. Of other files those count that `inputs(..)` names.
 ///
 /// A setup in another file needs [`macro@sandbox_setup`]. Without it the compiler finds no module of the setup's name
 /// (``cannot find `base` in `common` ``) and points at the path after `setup =`. The same goes for a path that starts
@@ -78,26 +108,52 @@ pub fn sandbox_test(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::sandbox_test(arguments.into(), item.into(), source_file().as_deref()).into()
 }
 
-/// Marks a function that prepares machines for tests in other files.
+/// Makes a setup of a function: what prepares machines once, for many tests.
 ///
 /// ```ignore
 /// // tests/common/mod.rs
-/// #[sandbox_setup]
-/// pub async fn base(sb: &Sandbox) -> Result<(), quicksand::Error> {
-///     sb.write_file("/etc/motd", b"hello").await
+/// #[sandbox_setup(image = "debian", save = "base", network = "full")]
+/// async fn base(sb: &Sandbox) -> Result<(), quicksand::Error> {
+///     sb.execute("apt-get update").await?;
+///     Ok(())
 /// }
 ///
-/// // tests/motd.rs
+/// // Lines of shell need no body.
+/// #[sandbox_setup(from = "base", save = "with-git", network = "full", setup("apt-get install -y git"))]
+/// fn with_git();
+///
+/// // tests/git.rs
 /// mod common;
 ///
-/// #[sandbox_test(image = "debian", save = "base", setup = common::base)]
-/// async fn greets(sb: Sandbox) { /* … */ }
+/// #[sandbox_test(save = "with-git")]
+/// async fn clones(sb: Sandbox) { /* … */ }
 /// ```
 ///
-/// The function stays as it is. Beside it comes a hidden module of the same name with the fingerprint that tells when
-/// the save must be made again, so no other module may have that name. `use common::base` imports both.
+/// Tests, and setups that build on it, find it by the name of its save, wherever in the test program it is. The name is that
+/// of one setup in a program.
 ///
-/// In the file of its tests a setup needs no mark, and having one changes nothing. The attribute takes no arguments.
+/// # Keys
+///
+/// | Key | Meaning | Without it |
+/// |-----|---------|------------|
+/// | `image = "debian"` | the image to start from | an error, unless it is one of the next two |
+/// | `images = ["debian", "ubuntu"]` | the images, of each of which there is a save: tests choose by `image` or `images` | |
+/// | `from = "base"` | the save of another setup to build on | |
+/// | `save = "with-git"` | the name of the save | an error |
+/// | `setup("command", "command")` | lines of shell, literals or constants, each of which must succeed | the function's body |
+/// | `inputs("install.sh", "dist")` | files and directories of the package that it depends on; commands start where these are | nothing |
+/// | `max_age = "7d"` | how old the save may become, in s, m, h, d or w | for ever |
+/// | `memory`, `cpus`, `network`, `accel` | as those of a test; what is saved has that memory and those processors | the default of `Sandbox` |
+/// | `timeout = "30m"` | how long it may take, in ms, s, m or h | 15 minutes |
+///
+/// The save is made again, and with it all that build on it, when its image or the save below, the values of these keys, a
+/// file of `inputs(..)` or the setup's code changes, as with [`macro@sandbox_test`].
+///
+/// # Without arguments
+///
+/// `#[sandbox_setup]` alone marks a function that tests in other files name: `setup = common::base`. The function stays as it
+/// is. Beside it comes a hidden module of the same name with the fingerprint that tells when the save must be made again, so no
+/// other module may have that name. `use common::base` imports both. In the file of its tests a setup needs no mark.
 #[proc_macro_attribute]
 pub fn sandbox_setup(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::sandbox_setup(arguments.into(), item.into(), source_file().as_deref()).into()

@@ -8,6 +8,8 @@
 //! 3. runs the function's body on it, within its time;
 //! 4. throws the sandbox away, whatever came of the body.
 //!
+//! A test may instead be left out, where the host lacks what it requires.
+//!
 //! Nothing is shared between tests but files under kernel locks, so it is the same under `cargo test`, where tests are threads,
 //! and under `cargo nextest run`, where each is a process.
 #![forbid(unsafe_code)]
