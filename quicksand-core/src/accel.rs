@@ -88,6 +88,7 @@ pub(crate) async fn kvm(host: &Host, probe: Probe<'_>) -> Result<Result<(), Stri
         memory: Size::from_mib(256).bytes(),
         cpus: 1,
         accelerator: Accelerator::Kvm,
+        display: false,
         extra_arguments: Vec::new(),
     };
     let found = match Vm::probe(host, &machine, probe, PATIENCE).await {

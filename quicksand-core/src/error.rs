@@ -232,6 +232,29 @@ pub enum Error {
         /// What the terminal's screen showed last.
         seen: String,
     },
+    /// The sandbox has no display.
+    #[error("use the display of the sandbox: it has none; ask for one with enable_display(true)")]
+    NoDisplay,
+    /// A character is on no key.
+    #[error(
+        "type {character:?}: the guest's keyboard has the US layout, without a key for it; write_file(..) or send(..) may do"
+    )]
+    NoKey {
+        /// The character.
+        character: char,
+    },
+    /// The pointer is to leave the screen.
+    #[error("move the pointer to {x}, {y}: the screen has {width} by {height} pixels, counted from 0")]
+    OffScreen {
+        /// Pixels from the left.
+        x: u32,
+        /// Pixels from the top.
+        y: u32,
+        /// The screen's width.
+        width: u32,
+        /// The screen's height.
+        height: u32,
+    },
     /// A pattern is no regular expression.
     #[error("read the pattern {pattern:?}: {why}")]
     BadPattern {

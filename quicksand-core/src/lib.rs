@@ -24,6 +24,7 @@ pub mod cache;
 mod command;
 mod command_log;
 pub mod diagnosis;
+mod display;
 #[cfg(feature = "download")]
 pub mod download;
 pub mod environment;
@@ -56,6 +57,7 @@ mod vm;
 mod wait;
 
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitStatus, Output};
+pub use display::{Chord, Key, MouseButton, Vnc};
 pub use error::{Error, Result};
 pub use guest::ChannelError;
 pub use machine::{Accel, Accelerator, NetworkMode};

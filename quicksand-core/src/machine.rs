@@ -88,6 +88,9 @@ pub(crate) struct Machine {
     pub(crate) memory: u64,
     pub(crate) cpus: u32,
     pub(crate) accelerator: Accelerator,
+    /// Whether it has a graphics card and a pointer; a keyboard each machine has.
+    #[serde(default)]
+    pub(crate) display: bool,
     pub(crate) extra_arguments: Vec<String>,
 }
 
@@ -125,6 +128,11 @@ pub(crate) enum Begin<'a> {
     /// From a frozen state, which is given over the control channel.
     Restore,
 }
+
+/// The name of the graphics card.
+pub(crate) const SCREEN: &str = "screen";
+/// The graphics card's memory in MiB: QEMU's own default.
+const SCREEN_MEMORY: u32 = 16;
 
 /// The name of the disk's topmost block node at the start.
 pub(crate) const ROOT_NODE: &str = "root";
@@ -214,6 +222,18 @@ impl Machine {
                 "guest_announce": false, "netdev": "network",
             }),
         );
+        if self.display {
+            arguments
+                .json(
+                    "-device",
+                    &json!({
+                        "driver": "VGA", "id": SCREEN, "addr": "0x1", "vgamem_mb": SCREEN_MEMORY,
+                    }),
+                )
+                .json("-device", &json!({ "driver": "virtio-tablet-pci", "id": "pointer", "addr": "0x2" }))
+                // Serves nobody until it is given a socket to listen on.
+                .option("-vnc", "none");
+        }
         match instance.begin {
             Begin::Boot { kernel, initramfs, command_line } => {
                 arguments.path("-kernel", kernel).path("-initrd", initramfs).option("-append", command_line);
@@ -324,7 +344,7 @@ mod tests {
     const VERSION: Version = Version { major: 7, minor: 2, micro: 22 };
 
     fn machine() -> Machine {
-        Machine { memory: 512 << 20, cpus: 1, accelerator: Accelerator::Tcg, extra_arguments: vec![] }
+        Machine { memory: 512 << 20, cpus: 1, accelerator: Accelerator::Tcg, display: false, extra_arguments: vec![] }
     }
 
     fn instance<'a>(disk: Vec<&'a Path>, plug: &'a Plug) -> Instance<'a> {
@@ -350,6 +370,7 @@ mod tests {
             (|m| m.memory += 1 << 20) as fn(&mut Machine),
             |m| m.cpus = 2,
             |m| m.accelerator = Accelerator::Kvm,
+            |m| m.display = true,
             |m| m.extra_arguments.push("-s".into()),
         ] {
             assert_ne!(key(change), own);

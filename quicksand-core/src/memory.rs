@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
+    io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -18,6 +18,8 @@ use nix::{
 
 /// Largest piece that is copied at once, in bytes.
 const PIECE: usize = 1 << 20;
+/// What an untouched page holds.
+const ZEROS: [u8; 4096] = [0; 4096];
 
 /// Why memory could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -83,30 +85,100 @@ pub fn copy_sparse(from: &Path, to: &Path) -> Result<u64, MemoryError> {
 /// [`MemoryError`]; `target` then holds a mixture and is the caller's to remove.
 pub fn copy_private_pages(pid: u32, file: &Path, target: &File) -> Result<u64, MemoryError> {
     let maps = maps_of(pid, file)?;
-    let process = |name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
-    let (pagemap_path, memory_path) = (process("pagemap"), process("mem"));
-    let mut pagemap = File::open(&pagemap_path).map_err(io_error("open", &pagemap_path))?;
-    let memory = File::open(&memory_path).map_err(io_error("open", &memory_path))?;
-    let page = page_size();
-    let (mut copied, mut buffer) = (0, vec![0; PIECE]);
+    let mut copied = 0;
     for map in maps {
-        let mut words = vec![0; ((map.end - map.start) / page * 8) as usize];
-        pagemap
-            .seek(SeekFrom::Start(map.start / page * 8))
-            .and_then(|_| pagemap.read_exact(&mut words))
-            .map_err(io_error("read", &pagemap_path))?;
-        for (first, count) in runs(words.as_chunks::<8>().0.iter().map(|word| is_private(u64::from_le_bytes(*word)))) {
-            let (mut at, end) = (first as u64 * page, (first + count) as u64 * page);
-            while at < end {
-                let piece = &mut buffer[..PIECE.min((end - at) as usize)];
-                memory.read_exact_at(piece, map.start + at).map_err(io_error("read", &memory_path))?;
-                target.write_all_at(piece, map.offset + at).map_err(io_error("write pages of", file))?;
-                at += piece.len() as u64;
-                copied += piece.len() as u64;
-            }
-        }
+        each_private_piece(pid, Region { start: map.start, len: map.end - map.start }, |piece, at| {
+            copied += piece.len() as u64;
+            target.write_all_at(piece, map.offset + at).map_err(io_error("write pages of", file))
+        })?;
     }
     Ok(copied)
+}
+
+/// A stretch of a process's own memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Its address in the process: a whole page's.
+    pub start: u64,
+    /// Its length in bytes: whole pages.
+    pub len: u64,
+}
+
+/// Copies a region of process `pid` to a new file, at its beginning, with holes where there is nothing but zeros. Returns the bytes
+/// copied.
+///
+/// # Errors
+///
+/// [`MemoryError::Io`]; the new file is then incomplete and the caller's to remove.
+pub fn copy_region(pid: u32, region: Region, to: &Path) -> Result<u64, MemoryError> {
+    let target = File::create_new(to).map_err(io_error("create", to))?;
+    target.set_len(region.len).map_err(io_error("size", to))?;
+    let mut copied = 0;
+    each_private_piece(pid, region, |piece, at| {
+        // A large page is there as a whole once a byte of it was touched.
+        for (number, page) in piece.chunks(ZEROS.len()).enumerate() {
+            if *page != ZEROS[..page.len()] {
+                target.write_all_at(page, at + (number * ZEROS.len()) as u64).map_err(io_error("write", to))?;
+                copied += page.len() as u64;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(copied)
+}
+
+/// Writes what [`copy_region`] put into a file back into a region of process `pid` that holds nothing but zeros. Returns the bytes
+/// written.
+///
+/// # Errors
+///
+/// [`MemoryError::Io`]
+pub fn fill_region(pid: u32, region: Region, from: &Path) -> Result<u64, MemoryError> {
+    let source = File::open(from).map_err(io_error("open", from))?;
+    let len = source.metadata().map_err(io_error("look at", from))?.len().min(region.len);
+    let (memory_path, memory) = memory_of(pid, true)?;
+    let (mut buffer, mut written, mut at) = (vec![0; PIECE], 0, 0);
+    while let Some((start, end)) = next_extent(&source, at, len).map_err(io_error("look for data in", from))? {
+        at = start;
+        while at < end.min(len) {
+            let piece = &mut buffer[..PIECE.min((end.min(len) - at) as usize)];
+            source.read_exact_at(piece, at).map_err(io_error("read", from))?;
+            memory.write_all_at(piece, region.start + at).map_err(io_error("write", &memory_path))?;
+            at += piece.len() as u64;
+            written += piece.len() as u64;
+        }
+    }
+    Ok(written)
+}
+
+fn memory_of(pid: u32, write: bool) -> Result<(PathBuf, File), MemoryError> {
+    let path = PathBuf::from(format!("/proc/{pid}/mem"));
+    let file = File::options().read(true).write(write).open(&path).map_err(io_error("open", &path))?;
+    Ok((path, file))
+}
+
+/// Reads the pages of a region that the process has for itself, piece by piece, each with its offset in the region.
+fn each_private_piece(
+    pid: u32,
+    region: Region,
+    mut take: impl FnMut(&[u8], u64) -> Result<(), MemoryError>,
+) -> Result<(), MemoryError> {
+    let (pagemap_path, page) = (PathBuf::from(format!("/proc/{pid}/pagemap")), page_size());
+    let (memory_path, memory) = memory_of(pid, false)?;
+    let mut words = vec![0; (region.len / page * 8) as usize];
+    let pagemap = File::open(&pagemap_path).map_err(io_error("open", &pagemap_path))?;
+    pagemap.read_exact_at(&mut words, region.start / page * 8).map_err(io_error("read", &pagemap_path))?;
+    let mut buffer = vec![0; PIECE];
+    for (first, count) in runs(words.as_chunks::<8>().0.iter().map(|word| is_private(u64::from_le_bytes(*word)))) {
+        let (mut at, end) = (first as u64 * page, (first + count) as u64 * page);
+        while at < end {
+            let piece = &mut buffer[..PIECE.min((end - at) as usize)];
+            memory.read_exact_at(piece, region.start + at).map_err(io_error("read", &memory_path))?;
+            take(piece, at)?;
+            at += piece.len() as u64;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a word of pagemap is a page that the process has for itself: present or swapped out, and no page of a file.
@@ -190,7 +262,10 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::{
+        io::Read,
+        process::{Command, Stdio},
+    };
 
     #[test]
     fn runs_are_joined() {
@@ -218,6 +293,42 @@ mod tests {
         assert!(copied < 1 << 20, "{copied} bytes copied of a file with two pages");
         assert_eq!(fs::read(&from).unwrap(), fs::read(&to).unwrap());
         assert!(fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
+    }
+
+    /// Memory of one process is carried into another, as from a frozen machine into its clone.
+    #[test]
+    fn a_region_is_carried_from_one_process_to_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("region");
+        let script = "import ctypes,mmap,sys\n\
+                      m=mmap.mmap(-1,1<<20,flags=mmap.MAP_PRIVATE|mmap.MAP_ANONYMOUS)\n\
+                      if sys.argv[1]=='from': m[8192:8196]=b'mine'; m[900000]=33; m[100000]=0\n\
+                      print(ctypes.addressof(ctypes.c_char.from_buffer(m)),flush=True); sys.stdin.readline()\n\
+                      print(m[8192:8196].decode(),m[900000],sum(m[:]),flush=True)";
+        let process = |role: &str| {
+            let mut child = Command::new("python3")
+                .args(["-c", script, role])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+            (child, output, Region { start: line.trim().parse().unwrap(), len: 1 << 20 })
+        };
+        let (mut source, _output, region) = process("from");
+        let copied = copy_region(source.id(), region, &file).unwrap();
+        let (mut target, mut output, region) = process("to");
+        let written = fill_region(target.id(), region, &file).unwrap();
+        let (mut said, mut keys) = (String::new(), target.stdin.take().unwrap());
+        std::io::Write::write_all(&mut keys, b"\n").unwrap();
+        std::io::BufRead::read_line(&mut output, &mut said).unwrap();
+        drop(source.stdin.take());
+        source.wait().unwrap();
+        target.wait().unwrap();
+        assert_eq!((copied, said.as_str()), (2 * page_size(), "mine 33 458\n"));
+        assert!((copied..1 << 20).contains(&written), "{written}");
     }
 
     /// Another process changes pages of its private map; they are found, and no others.

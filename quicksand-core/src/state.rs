@@ -6,6 +6,7 @@
 //! image/              the image at the bottom of the disk, with its kernel
 //! memory              the guest's memory, sparse
 //! devices             the state of its devices
+//! video               what its display shows, where it has one, sparse
 //! ```
 //!
 //! A state that is replaced or removed stays for as long as somebody uses it: whoever does holds its directory open, under a shared
@@ -232,6 +233,10 @@ impl State {
     pub(crate) fn devices(&self) -> PathBuf {
         devices_path(&self.held)
     }
+
+    pub(crate) fn video(&self) -> PathBuf {
+        video_path(&self.held)
+    }
 }
 
 /// Opens a directory that is not to go while we use it.
@@ -318,6 +323,10 @@ pub(crate) fn devices_path(directory: &Path) -> PathBuf {
     directory.join("devices")
 }
 
+pub(crate) fn video_path(directory: &Path) -> PathBuf {
+    directory.join("video")
+}
+
 fn layer_path(directory: &Path, number: usize) -> PathBuf {
     directory.join("layers").join(format!("{number}.qcow2"))
 }
@@ -334,7 +343,13 @@ mod tests {
 
     fn description() -> Description {
         Description {
-            machine: Machine { memory: 1 << 29, cpus: 1, accelerator: Accelerator::Tcg, extra_arguments: vec![] },
+            machine: Machine {
+                memory: 1 << 29,
+                cpus: 1,
+                accelerator: Accelerator::Tcg,
+                display: false,
+                extra_arguments: vec![],
+            },
             machine_key: "k".into(),
             disk_size: 1 << 20,
             user_network: false,

@@ -1,13 +1,24 @@
 //! What a running machine is given after each of its starts: a start, a reboot, a return to a checkpoint, a fork.
 
 use super::{Links, Running};
-use crate::Result;
+use crate::{Result, display::Listener};
 
 /// Gives the machine by which `running` runs now all that its sandbox has outside of it.
 pub(super) async fn attach(running: &Running) -> Result<()> {
-    running.vm().describe(&running.outside.source);
+    let vm = running.vm();
+    vm.describe(&running.outside.source);
     Links::attach(running).await?;
     #[cfg(feature = "mounts")]
     running.put_mounts_on_anew().await?;
+    if let Some(vnc) = &running.outside.vnc {
+        let listener = match running.vnc.get() {
+            Some(listener) => listener,
+            None => {
+                let listener = Listener::open(vnc)?;
+                running.vnc.get_or_init(|| listener)
+            }
+        };
+        listener.give_to(&vm).await?;
+    }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::{
     save::{Saved, check_name},
 };
 use crate::{
-    Error, PortForward, Progress, Reporter, Result, Size,
+    Error, PortForward, Progress, Reporter, Result, Size, Vnc,
     admission::Turn,
     image::Image,
     machine::{Accel, LEAST_MEMORY, NetworkMode},
@@ -41,6 +41,8 @@ pub struct SandboxBuilder {
     pub(super) recipe: Option<String>,
     /// The id of the save that it is to start from.
     pub(super) expected: Option<String>,
+    pub(super) display: Option<bool>,
+    pub(super) vnc: Option<Vnc>,
     pub(super) extra_arguments: Vec<String>,
     #[cfg(feature = "mounts")]
     pub(super) mounts: Vec<crate::Mount>,
@@ -107,6 +109,19 @@ impl SandboxBuilder {
         self
     }
 
+    /// Gives the guest a display without a window, and a pointer, for [`screenshot`](Sandbox::screenshot),
+    /// [`type_text`](Sandbox::type_text) and their like. Warm states are kept for each kind. Default: as the save has it, or none.
+    pub fn enable_display(mut self, enable: bool) -> SandboxBuilder {
+        self.display = Some(enable);
+        self
+    }
+
+    /// Shows the guest's display to viewers of VNC, and gives it one. Default: to nobody.
+    pub fn vnc(mut self, vnc: Vnc) -> SandboxBuilder {
+        self.vnc = Some(vnc);
+        self
+    }
+
     /// Arguments for QEMU beside our own. Warm states are kept for each set of them.
     pub fn extra_qemu_args<T: Into<String>>(mut self, arguments: impl IntoIterator<Item = T>) -> SandboxBuilder {
         self.extra_arguments.extend(arguments.into_iter().map(Into::into));
@@ -168,6 +183,9 @@ impl SandboxBuilder {
         if let Some(name) = &self.save {
             check_name(name)?;
         }
+        if self.vnc.is_some() && self.display == Some(false) {
+            return Err(Error::BadOption { option: "vnc", why: "there is nothing to show without a display".into() });
+        }
         self.check_ports()?;
         #[cfg(feature = "mounts")]
         for (index, mount) in self.mounts.iter().enumerate() {
@@ -189,6 +207,11 @@ impl SandboxBuilder {
         let sandbox = self.build()?;
         sandbox.start().await?;
         Ok(sandbox)
+    }
+
+    /// Whether it has a display, where what it starts from has one or not.
+    pub(super) fn wants_display(&self, saved: bool) -> bool {
+        self.vnc.is_some() || self.display.unwrap_or(saved)
     }
 
     pub(super) fn memory_size(&self) -> Result<Option<Size>> {

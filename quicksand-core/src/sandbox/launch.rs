@@ -52,6 +52,7 @@ impl SandboxBuilder {
             memory: memory.bytes(),
             cpus,
             accelerator: choice.accelerator,
+            display: self.wants_display(saved.is_some_and(|machine| machine.display)),
             extra_arguments: self.extra_arguments.clone(),
         };
 
@@ -72,7 +73,7 @@ impl SandboxBuilder {
 
     /// What its machine is given at each of its starts.
     fn outside(&self) -> Outside {
-        Outside { source: self.source.clone(), network: self.network }
+        Outside { source: self.source.clone(), network: self.network, vnc: self.vnc.clone() }
     }
 
     /// Tries what is fastest first.
@@ -118,6 +119,7 @@ fn difference(saved: &Machine, wanted: &Machine) -> String {
         ("memory", size(saved), size(wanted)),
         ("cpus", saved.cpus.to_string(), wanted.cpus.to_string()),
         ("accelerator", saved.accelerator.to_string(), wanted.accelerator.to_string()),
+        ("display", saved.display.to_string(), wanted.display.to_string()),
         ("QEMU arguments", saved.extra_arguments.join(" "), wanted.extra_arguments.join(" ")),
     ];
     let differing: Vec<_> = fields
@@ -151,6 +153,7 @@ mod tests {
             memory: memory << 20,
             cpus,
             accelerator: Accelerator::Tcg,
+            display: false,
             extra_arguments: vec![],
         };
         assert_eq!(difference(&machine(512, 1), &machine(1024, 1)), r#"memory "512M", now "1G""#);

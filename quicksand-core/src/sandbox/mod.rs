@@ -122,6 +122,8 @@ impl Sandbox {
             saves_dir: None,
             recipe: None,
             expected: None,
+            display: None,
+            vnc: None,
             extra_arguments: Vec::new(),
             #[cfg(feature = "mounts")]
             mounts: Vec::new(),
@@ -252,6 +254,11 @@ impl Sandbox {
     /// Why nothing faster carries out the guest's instructions, where that was asked for and does not work here.
     pub fn why_not_better(&self) -> Option<String> {
         self.running().ok()?.why_not_better.clone()
+    }
+
+    /// The port of 127.0.0.1 at which viewers of VNC see its display. `None` unless it runs and [`Vnc::Tcp`](crate::Vnc) was asked for.
+    pub fn vnc_port(&self) -> Option<u16> {
+        self.running().ok()?.vnc.get()?.port()
     }
 
     /// How long a boot may take.

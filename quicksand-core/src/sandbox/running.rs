@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use crate::{
     Error, Result,
     admission::Slot,
     command_log::CommandLog,
+    display::Listener,
     guest::ChannelError,
     host::Host,
     network::Current,
@@ -60,6 +61,8 @@ pub(super) struct Running {
     pub(super) host: Host,
     pub(super) why_not_better: Option<String>,
     pub(super) report: StartReport,
+    /// Where viewers of its display come to, once it has asked for that.
+    pub(super) vnc: OnceLock<Listener>,
     /// After the machine, which is gone before its place is free.
     slot: Mutex<Slot>,
 }
@@ -99,6 +102,7 @@ impl Running {
             host,
             why_not_better,
             report,
+            vnc: OnceLock::new(),
             slot: Mutex::new(slot),
         }
     }
@@ -111,7 +115,7 @@ impl Running {
 
     /// Another like it, by another machine.
     pub(super) async fn twin(&self, vm: Vm, report: StartReport, slot: Slot) -> Running {
-        let (given, links) = ((self.outside.clone(), self.boot_timeout), self.links.twin().await);
+        let (given, links) = ((self.outside.for_twin(), self.boot_timeout), self.links.twin().await);
         let twin = Running::new(vm, given, self.host.clone(), self.why_not_better.clone(), report, slot, links);
         #[cfg(feature = "mounts")]
         let twin = twin.with_mounts(self.mounts.for_twin());

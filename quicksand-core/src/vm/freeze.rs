@@ -10,14 +10,14 @@ use quicksand_protocol::message::Request;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Vm, start::empty_overlay};
+use super::{Vm, start::empty_overlay, video};
 use crate::{
     Error,
     guest::ChannelError,
     host::Host,
     machine::{ROOT_NODE, overlay_node},
     memory::{MemoryError, copy_private_pages, copy_sparse},
-    state::{devices_path, memory_path},
+    state::{devices_path, memory_path, video_path},
 };
 
 /// How long the guest may take to write its caches to its disk.
@@ -52,7 +52,7 @@ impl Vm {
     /// for it stops the machine in between.
     pub(crate) async fn freeze(&self, host: &Host, directory: &Path, disk_alone: DiskAlone) -> Result<Frozen, Error> {
         let mut disk = self.disk.lock().await;
-        let (memory, devices) = (memory_path(directory), devices_path(directory));
+        let memory = memory_path(directory);
         if disk_alone == DiskAlone::AsItStands {
             self.qmp.execute("stop", json!({})).await?;
         }
@@ -72,7 +72,7 @@ impl Vm {
         self.qmp.execute("blockdev-add", overlay_node(name.clone(), &overlay)).await?;
 
         let begun = Instant::now();
-        let written = self.stand_still(&memory, &devices, &below, &name).await;
+        let written = self.stand_still(directory, &below, &name).await;
         let in_frame = settled != Some(self.channel.frames_sent());
         // Whatever came of it, the guest goes on.
         self.qmp.execute("cont", json!({})).await?;
@@ -98,16 +98,17 @@ impl Vm {
         Ok(sent)
     }
 
-    async fn stand_still(&self, memory: &Path, devices: &Path, below: &str, above: &str) -> Result<(), Error> {
+    async fn stand_still(&self, directory: &Path, below: &str, above: &str) -> Result<(), Error> {
+        let (memory, devices) = (memory_path(directory), devices_path(directory));
         self.qmp.execute("stop", json!({})).await?;
         self.qmp.execute("xen-save-devices-state", json!({ "filename": devices.to_string_lossy() })).await?;
-        let target = File::options().write(true).open(memory).map_err(|source| MemoryError::Io {
-            what: "open",
-            path: memory.to_owned(),
-            source,
-        })?;
+        let target = File::options().write(true).open(&memory);
+        let target = target.map_err(|source| MemoryError::Io { what: "open", path: memory, source })?;
         let (pid, file) = (self.process.pid(), self.memory_file.clone());
         blocking(move || copy_private_pages(pid, &file, &target)).await?;
+        if self.machine.display {
+            video::save(&self.qmp, pid, video_path(directory)).await?;
+        }
         self.qmp.execute("blockdev-snapshot", json!({ "node": below, "overlay": above })).await?;
         Ok(())
     }
@@ -118,7 +119,7 @@ pub(super) fn top_node(number: usize) -> String {
     if number == 0 { ROOT_NODE.to_owned() } else { format!("{ROOT_NODE}{number}") }
 }
 
-async fn blocking(work: impl FnOnce() -> Result<u64, MemoryError> + Send + 'static) -> Result<u64, Error> {
+pub(super) async fn blocking(work: impl FnOnce() -> Result<u64, MemoryError> + Send + 'static) -> Result<u64, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Ok(done?),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -14,6 +14,7 @@ mod grow;
 #[cfg(feature = "mounts")]
 mod port;
 mod start;
+mod video;
 mod way_out;
 
 use std::{path::PathBuf, sync::Arc};
@@ -27,7 +28,7 @@ pub(crate) use start::{Boot, Identity, Probe};
 use tokio::sync::Mutex;
 
 use crate::{
-    Error, Size,
+    Error, Size, Vnc,
     guest::{Channel, ChannelError},
     inventory::MachineDetails,
     machine::{Machine, NetworkMode},
@@ -61,6 +62,15 @@ pub(crate) struct Outside {
     /// What its sandbox was started from, for whoever lists machines.
     pub(crate) source: String,
     pub(crate) network: NetworkMode,
+    /// Who may look at its display.
+    pub(crate) vnc: Option<Vnc>,
+}
+
+impl Outside {
+    /// The same for a twin that runs beside the original: there is but one socket of a name.
+    pub(crate) fn for_twin(&self) -> Outside {
+        Outside { vnc: self.vnc.clone().filter(|vnc| matches!(vnc, Vnc::Tcp)), ..self.clone() }
+    }
 }
 
 /// A machine's disk. Locked for the length of a freeze, of which there is one at a time.
@@ -106,6 +116,15 @@ impl Vm {
         if let Err(error) = details.write(self.run_dir.path()) {
             tracing::debug!(%error, "a machine is not described");
         }
+    }
+
+    pub(crate) fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    /// A path for a file of QEMU's, which goes with the machine.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.run_dir.path().join(name)
     }
 
     /// What it is a clone of. `None` for one that was booted.

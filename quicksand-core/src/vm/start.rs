@@ -24,6 +24,7 @@ use super::{
     Disk, Outside, Vm,
     console::Console,
     failure::{Stage, StartCause, StartError},
+    video,
     way_out::WayOut,
 };
 use crate::{
@@ -185,6 +186,9 @@ impl Vm {
             way_out.finish(&qmp).await.map_err(StartCause::Qmp)
         });
         let way_out = way_out.await?;
+        if machine.display {
+            video::load(&qmp, process.pid(), &state.video()).await?;
+        }
 
         let deadline = Instant::now() + WAKE_PATIENCE;
         let channel = watch(&process, (&run_dir, &console), Stage::Wake, deadline, async {
