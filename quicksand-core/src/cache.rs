@@ -7,6 +7,7 @@
 //! initramfs/KEY    archives that guests start from
 //! states/KEY/      frozen machines, see the module `state`
 //! run/ID/          one directory a running machine; its file `lock` is held by the process that owns it
+//! failed/TEST/     machines of failed tests, see the module `kept`
 //! slots/, queue/   machines that run and those that wait, see the module `admission`
 //! locks/NAME       held by the process that makes the thing of that name
 //! ```
@@ -118,7 +119,9 @@ impl Cache {
     /// [`CacheError`] where it can't be made.
     pub fn at(root: &Path) -> Result<Cache, CacheError> {
         let cache = Cache { root: root.to_owned() };
-        for name in ["images", "initramfs", "kernels", "downloads", "states", "run", "locks", "slots", "queue"] {
+        for name in
+            ["images", "initramfs", "kernels", "downloads", "states", "run", "locks", "slots", "queue", "failed"]
+        {
             let path = root.join(name);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(CacheError::io("create", &path))?;
         }
@@ -157,6 +160,10 @@ impl Cache {
 
     pub(crate) fn queue(&self) -> PathBuf {
         self.root.join("queue")
+    }
+
+    pub(crate) fn failed(&self) -> PathBuf {
+        self.root.join("failed")
     }
 
     pub(crate) fn initramfs(&self) -> PathBuf {

@@ -124,6 +124,14 @@ pub enum Error {
         /// The images that there are.
         images: Vec<String>,
     },
+    /// No machine of that test is kept.
+    #[error("find the machine of the test {test:?}: it is not kept; those of the last failures are: {}", tests.join(", "))]
+    NotKept {
+        /// The test.
+        test: String,
+        /// The tests whose machines are kept.
+        tests: Vec<String>,
+    },
     /// A name is unfit for a save.
     #[error("name a save {name:?}: use letters, digits, '.', '_' and '-', at most 64, the first a letter or digit")]
     BadName {

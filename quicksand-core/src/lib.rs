@@ -16,6 +16,7 @@
 //! - `vm`: a running machine, its start and its freeze;
 //! - `state`: frozen machines on disk;
 //! - [`inventory`]: what there is on this host, and its removal;
+//! - `kept`: machines of failed tests, to be entered later;
 //! - `source`: what a sandbox starts from, and the warm state that belongs to it.
 
 mod accel;
@@ -35,6 +36,7 @@ mod host;
 pub mod image;
 pub mod initramfs;
 pub mod inventory;
+mod kept;
 mod machine;
 pub mod memory;
 #[cfg(feature = "mounts")]
@@ -60,6 +62,7 @@ pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitSta
 pub use display::{Chord, Key, MouseButton, Vnc};
 pub use error::{Error, Result};
 pub use guest::ChannelError;
+pub use kept::{KeepNote, KeptMachine};
 pub use machine::{Accel, Accelerator, NetworkMode};
 #[cfg(feature = "mounts")]
 pub use mount::{ActiveMount, Mount};

@@ -14,15 +14,22 @@
 //! and under `cargo nextest run`, where each is a process.
 #![forbid(unsafe_code)]
 
+mod attempt;
+mod body;
+mod bundle;
 mod describe;
+mod failure;
 mod meta;
+mod place;
 mod prepare;
 mod progress;
 mod requirement;
 mod run;
 mod setups;
+mod signals;
 #[cfg(feature = "insta")]
 mod snapshot;
+mod test;
 mod this_run;
 
 pub use progress::show_progress;
@@ -38,8 +45,7 @@ pub mod __private {
 
     pub use crate::{
         meta::{
-            Base, MachineMeta, Requirement, Runtime, Setup, SetupMeta, SetupOutcome, Skipped, Start, TestMeta, Variant,
-            Work,
+            Base, MachineMeta, Requirement, Runtime, Setup, SetupMeta, SetupOutcome, Start, TestMeta, Variant, Work,
         },
         requirement::is_skipped,
         run::run,

@@ -1,6 +1,6 @@
 //! What the macros say of tests and setups.
 
-use std::{fmt, pin::Pin, process::ExitCode, time::Duration};
+use std::{fmt, pin::Pin, time::Duration};
 
 use quicksand_core::{Accel, NetworkMode, Sandbox};
 
@@ -21,13 +21,16 @@ pub struct TestMeta {
     pub runtime: Runtime,
     /// What the host must have.
     pub requires: &'static [Requirement],
+    /// Whether the body is to panic.
+    pub should_panic: bool,
 }
 
 impl TestMeta {
     /// A test that asks for nothing else.
     pub const fn new(name: &'static str, manifest_dir: &'static str, start: Start) -> TestMeta {
         let machine = MachineMeta { memory: None, cpus: None, network: None, accel: None };
-        TestMeta { name, manifest_dir, start, machine, timeout: None, runtime: Runtime::Default, requires: &[] }
+        let (timeout, runtime, requires) = (None, Runtime::Default, [].as_slice());
+        TestMeta { name, manifest_dir, start, machine, timeout, runtime, requires, should_panic: false }
     }
 }
 
@@ -170,31 +173,5 @@ impl SetupOutcome for () {
 impl<E: fmt::Debug> SetupOutcome for Result<(), E> {
     fn into_result(self) -> Result<(), String> {
         self.map_err(|error| format!("{error:?}"))
-    }
-}
-
-/// What a test that `requires(..)` something may return: what can be made up where it is skipped.
-#[diagnostic::on_unimplemented(
-    message = "a test with `requires(..)` can't return `{Self}`: nothing can be made up for it where the test is skipped",
-    note = "return `()`, `Result<(), E>` or `ExitCode`"
-)]
-pub trait Skipped {
-    /// The outcome of a test that did not run.
-    fn skipped() -> Self;
-}
-
-impl Skipped for () {
-    fn skipped() {}
-}
-
-impl Skipped for ExitCode {
-    fn skipped() -> ExitCode {
-        ExitCode::SUCCESS
-    }
-}
-
-impl<T: Skipped, E> Skipped for Result<T, E> {
-    fn skipped() -> Result<T, E> {
-        Ok(T::skipped())
     }
 }

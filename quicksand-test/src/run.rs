@@ -1,17 +1,25 @@
 //! Running one test.
 
-use std::time::Duration;
-
-use quicksand_core::Sandbox;
-use tokio::{
-    runtime::{self, Builder},
-    time::timeout,
+use std::{
+    panic::resume_unwind,
+    pin::pin,
+    process::{ExitCode, Termination},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
+use quicksand_core::Sandbox;
+use tokio::runtime::{self, Builder};
+
 use crate::{
+    body::{End, watch},
     describe::describe,
+    failure::{Cause, print_past_capture},
     meta::{Runtime, TestMeta},
     prepare::prepare,
+    signals,
+    test::Test,
 };
 
 /// How long a test's body may take unless its attribute says otherwise. Start and setup are not counted.
@@ -21,32 +29,107 @@ const WORKERS: usize = 2;
 /// How long work on other threads is waited for after the test.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
+/// How a test came out.
+enum Outcome {
+    Passed,
+    Failed {
+        cause: Cause,
+        /// Where what is known of it is, and what to do. Nothing where it is to fail.
+        last_words: String,
+    },
+}
+
 /// Runs a test on a machine of its own.
 ///
 /// # Panics
 ///
-/// Where the machine can't be had, or the body takes too long: the test fails.
-pub fn run<F, T>(meta: &TestMeta, body: F) -> T
+/// Where the test fails: its body panics, returns a failure or takes too long, or the machine can't be had. What is known of it is
+/// then under `target/quicksand`, where the last words that the test prints say.
+pub fn run<F, T>(meta: &TestMeta, body: F)
 where
     F: AsyncFnOnce(Sandbox) -> T,
+    T: Termination,
 {
+    let test = Arc::new(Test::begin(meta));
+    let entry = signals::Entry::new(Arc::clone(&test) as _);
     let runtime = runtime(meta.runtime);
-    let outcome = runtime.block_on(async {
-        let sandbox = match prepare(meta).await {
-            Ok(sandbox) => sandbox,
-            Err(failure) => panic!("{}: {}", meta.name, describe(&failure)),
-        };
-        let limit = meta.timeout.unwrap_or(DEFAULT_TIMEOUT);
-        match timeout(limit, body(sandbox)).await {
-            Ok(outcome) => outcome,
-            Err(_) => panic!(
-                "{}: the test's body took longer than {limit:?}; a longer time is given with timeout = \"..\"",
-                meta.name
-            ),
-        }
-    });
+    let outcome = runtime.block_on(carry_out(&test, meta, &entry, body));
     runtime.shutdown_timeout(SHUTDOWN);
-    outcome
+    let (cause, last_words) = match outcome {
+        Outcome::Passed => return,
+        Outcome::Failed { cause, last_words } => (cause, last_words),
+    };
+    let reason = cause.reason();
+    match cause {
+        Cause::Panicked(panic) => {
+            eprintln!("{last_words}");
+            drop(entry);
+            resume_unwind(panic)
+        }
+        // Its words are printed by now.
+        Cause::Returned => {
+            eprintln!("{last_words}");
+            resume_unwind(Box::new(reason))
+        }
+        Cause::DidNotPanic => eprintln!("{last_words}"),
+        Cause::NoMachine(_) | Cause::TimedOut(_) => panic!("{}: {reason}\n{last_words}", meta.name),
+        Cause::Terminated => {
+            // The runner no longer gets to print what it captured.
+            print_past_capture(&format!("{}: {reason}\n{last_words}\n", meta.name));
+            drop(entry);
+            // The process ends as soon as its other tests have come this far. The runner is to start no more.
+            loop {
+                thread::park();
+            }
+        }
+    }
+}
+
+async fn carry_out<F, T>(test: &Arc<Test>, meta: &TestMeta, entry: &signals::Entry, body: F) -> Outcome
+where
+    F: AsyncFnOnce(Sandbox) -> T,
+    T: Termination,
+{
+    let failed = async |cause: Cause| {
+        let last_words = if meta.should_panic && cause.is_panic() {
+            test.passed().await;
+            String::new()
+        } else {
+            test.failed(&cause).await
+        };
+        Outcome::Failed { cause, last_words }
+    };
+    let prepared = tokio::select! {
+        biased;
+        prepared = prepare(meta) => prepared,
+        () = entry.terminated() => return failed(Cause::Terminated).await,
+    };
+    let sandbox = match prepared {
+        Ok(sandbox) => sandbox,
+        Err(failure) => return failed(Cause::NoMachine(describe(&failure))).await,
+    };
+    test.has_machine(&sandbox);
+
+    let limit = meta.timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let begun = Instant::now();
+    // Lives to the end of this function: what a body holds that has not ended is not dropped before its machine is kept.
+    let mut body = pin!(body(sandbox));
+    let end = watch(body.as_mut(), limit, entry.terminated()).await;
+    test.body_took(begun.elapsed());
+    let cause = match end {
+        End::Returned(value) => match (value.report() == ExitCode::SUCCESS, meta.should_panic) {
+            (true, false) => {
+                test.passed().await;
+                return Outcome::Passed;
+            }
+            (_, true) => Cause::DidNotPanic,
+            (false, false) => Cause::Returned,
+        },
+        End::Panicked(panic) => Cause::Panicked(panic),
+        End::TimedOut => Cause::TimedOut(limit),
+        End::Terminated => Cause::Terminated,
+    };
+    failed(cause).await
 }
 
 fn runtime(kind: Runtime) -> runtime::Runtime {

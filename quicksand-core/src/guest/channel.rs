@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -34,6 +34,7 @@ use tokio::{
 
 use crate::random;
 
+use super::held;
 use super::streams::{GuestReader, GuestWriter, Incoming, Outgoing};
 
 /// Why a guest could not be talked to.
@@ -96,12 +97,10 @@ pub struct Channel {
 /// What the tasks and every operation share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    outbox: mpsc::UnboundedSender<(Kind, Vec<u8>)>,
+    outbox: mpsc::UnboundedSender<Vec<u8>>,
     state: Mutex<State>,
     last_id: AtomicU32,
     frames: AtomicU64,
-    /// Whether programs run on that nobody waits for any more.
-    spared: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -146,13 +145,8 @@ impl Channel {
         let rest = opened.map_err(|_| ChannelError::NoAnswer(patience))??;
 
         let (outbox, letters) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            outbox,
-            state: Mutex::default(),
-            last_id: AtomicU32::new(0),
-            frames: AtomicU64::new(0),
-            spared: AtomicBool::new(false),
-        });
+        let shared =
+            Arc::new(Shared { outbox, state: Mutex::default(), last_id: AtomicU32::new(0), frames: AtomicU64::new(0) });
         let reading = tokio::spawn(read(reader, rest, Arc::clone(&shared)));
         let writing = tokio::spawn(write(writer, letters, Arc::clone(&shared)));
         Ok(Channel { shared, tasks: [reading, writing] })
@@ -161,12 +155,6 @@ impl Channel {
     /// Ends the session: what is under way fails with `why`, and so does what is asked from now on.
     pub fn end(&self, why: ChannelError) {
         self.shared.end(why);
-    }
-
-    /// Lets programs run on whose operations are dropped, also where that was just now: what is queued and would end them or their
-    /// input is not sent.
-    pub fn spare_programs(&self) {
-        self.shared.spared.store(true, Ordering::SeqCst);
     }
 
     /// How many frames were sent so far. An agent that has answered the last of them holds no part of another.
@@ -259,7 +247,7 @@ impl Operation {
 impl Drop for Operation {
     fn drop(&mut self) {
         if !self.replied {
-            self.cancel();
+            held::send_or_hold(&self.shared, Kind::Cancel, 0, self.id);
         }
     }
 }
@@ -267,11 +255,12 @@ impl Drop for Operation {
 impl Shared {
     /// Queues a frame. What is queued is bounded by the credit of the streams and by what callers ask.
     pub(super) fn send(&self, kind: Kind, stream: u8, id: u32, payload: &[u8]) {
+        held::release_earlier();
         let mut bytes = Vec::new();
         frame::encode(kind, stream, id, payload, &mut bytes).expect("payloads are cut to the frame's limit");
         self.frames.fetch_add(1, Ordering::SeqCst);
         // Fails once the session is over, which every operation is told by itself.
-        let _ = self.outbox.send((kind, bytes));
+        let _ = self.outbox.send(bytes);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -444,11 +433,8 @@ async fn read(mut reader: OwnedReadHalf, rest: Vec<u8>, shared: Arc<Shared>) {
     shared.end(error);
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut letters: mpsc::UnboundedReceiver<(Kind, Vec<u8>)>, shared: Arc<Shared>) {
-    while let Some((kind, bytes)) = letters.recv().await {
-        if matches!(kind, Kind::Cancel | Kind::Eof) && shared.spared.load(Ordering::SeqCst) {
-            continue;
-        }
+async fn write(mut writer: OwnedWriteHalf, mut letters: mpsc::UnboundedReceiver<Vec<u8>>, shared: Arc<Shared>) {
+    while let Some(bytes) = letters.recv().await {
         if writer.write_all(&bytes).await.is_err() {
             return shared.end(ChannelError::Closed);
         }
@@ -614,6 +600,37 @@ mod tests {
         drop(channel.start(&Request::Ping).unwrap());
         let kinds = [guest.next().await.kind, guest.next().await.kind];
         assert_eq!(kinds, [Kind::Request, Kind::Cancel]);
+    }
+
+    #[tokio::test]
+    async fn the_last_drops_are_held_back_and_earlier_ones_are_not() {
+        let (mut guest, channel) = session().await;
+        let mut seen = async |count: usize| {
+            let mut kinds = vec![];
+            while kinds.len() < count {
+                let frame = guest.next().await;
+                kinds.extend((frame.kind != Kind::Eof).then_some((frame.kind, frame.id)));
+            }
+            kinds
+        };
+        let (request, cancel) = (|id| (Kind::Request, id), |id| (Kind::Cancel, id));
+        let ping = || channel.start(&Request::Ping).unwrap();
+        let (first, second) = (ping(), ping());
+        let (third, held) = held::hold(|| {
+            drop(first);
+            let third = ping();
+            drop(second);
+            third
+        });
+        assert_eq!(seen(4).await, [request(1), request(2), cancel(1), request(3)]);
+        held.release();
+        drop(third);
+        assert_eq!(seen(2).await, [cancel(2), cancel(3)]);
+        let fourth = ping();
+        let ((), forgotten) = held::hold(|| drop(fourth));
+        drop(forgotten);
+        drop(ping());
+        assert_eq!(seen(3).await, [request(4), request(5), cancel(5)]);
     }
 
     #[tokio::test]

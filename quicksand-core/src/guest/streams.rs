@@ -15,7 +15,7 @@ use quicksand_protocol::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::channel::Shared;
+use super::{channel::Shared, held};
 
 /// The receiving end of a stream out of the guest, as the session's reading task sees it.
 #[derive(Debug)]
@@ -185,7 +185,9 @@ impl AsyncWrite for GuestWriter {
 
 impl Drop for GuestWriter {
     fn drop(&mut self) {
-        self.end();
+        if !self.ended {
+            held::send_or_hold(&self.shared, Kind::Eof, stream::STDIN, self.id);
+        }
     }
 }
 

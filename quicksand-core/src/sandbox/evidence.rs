@@ -7,7 +7,15 @@ use std::{
 };
 
 use super::{Life, Sandbox, freeze::Use, running::to_the_end};
-use crate::{Error, Result, cache::Unfinished};
+use crate::{
+    Error, Result,
+    cache::Unfinished,
+    host::Host,
+    machine::{Accelerator, NetworkMode},
+};
+
+/// Most lines of the console; what is kept of it is bounded as well.
+const MOST_LINES: usize = 10_000;
 
 /// What is known of a sandbox's machine without asking its guest.
 #[doc(hidden)]
@@ -51,35 +59,29 @@ impl Sandbox {
         let running = self.running()?;
         let vm = running.vm();
         Ok(Evidence {
-            console: vm.console_text(),
+            console: running.console_tail(MOST_LINES),
             qemu_command: vm.process().command_line().to_owned(),
             qemu_log: vm.qemu_log(),
             commands: running.commands.json_lines(),
         })
     }
 
-    /// Lets the programs in the guest run on when their [`Child`](crate::Child) is dropped, or was dropped since control was last
-    /// given to the runtime, as by a test that has just failed.
-    #[doc(hidden)]
-    pub fn spare_programs(&self) {
-        if let Ok(running) = self.running() {
-            running.vm().channel().spare_programs();
-        }
+    /// The host, the network and the accelerator of its machine.
+    pub(crate) fn kind_of_machine(&self) -> Result<(Host, NetworkMode, Accelerator)> {
+        let running = self.running()?;
+        Ok((running.host.clone(), running.outside.network, running.vm().machine().accelerator))
     }
 
-    /// Writes the machine down as it is at this moment, whatever state the guest is in, into `directory`, from which it can be started
-    /// like from any save. One that is there is replaced. The machine runs on. The caller sees to it that nobody else writes there.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotRunning`], and whatever keeps the machine from being written down.
-    #[doc(hidden)]
-    pub async fn keep_in(&self, directory: &Path) -> Result<()> {
+    /// Writes the machine down as it is at this moment, whatever state the guest is in, into `directory`, with a file of that name and
+    /// content. What is there is replaced. The machine runs on. The caller sees to it that nobody else writes there.
+    pub(crate) async fn keep_in(&self, directory: &Path, name: &'static str, content: Vec<u8>) -> Result<()> {
         let running = self.running()?;
         let unfinished = Unfinished::beside(directory)?;
         to_the_end(async move {
             let change = running.change().await;
             running.freeze(unfinished.path(), Use::Evidence, &change).await?;
+            let path = unfinished.path().join(name);
+            std::fs::write(&path, content).map_err(Error::io("write", &path))?;
             // Not worth waiting for the disk.
             Ok(unfinished.finish_unsynced()?)
         })

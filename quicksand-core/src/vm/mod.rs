@@ -151,11 +151,6 @@ impl Vm {
         self.run_dir.path()
     }
 
-    /// All that is kept of the guest's console.
-    pub(crate) fn console_text(&self) -> String {
-        self.console.text()
-    }
-
     /// What QEMU said last on its standard output and error.
     pub(crate) fn qemu_log(&self) -> String {
         failure::qemu_words(&self.run_dir.qemu_log())

@@ -6,6 +6,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{ItemFn, ext::IdentExt, spanned::Spanned};
 
+use super::signature::expected_panic;
 use crate::{
     args::{Accel, Base, Machine, Network, Requirement, Runtime, Save, Setup, SetupArgs, TestArgs, Work},
     fingerprint::Fingerprint,
@@ -54,6 +55,7 @@ pub(super) fn test(
     };
     let machine = machine_meta(machine);
     let timeout = option(timeout.map(milliseconds));
+    let should_panic = expected_panic(&test.attrs).is_some();
     quote! {
         &::quicksand::__private::TestMeta {
             name: #name,
@@ -63,6 +65,7 @@ pub(super) fn test(
             timeout: #timeout,
             runtime: #runtime,
             requires: &[#(#requires),*],
+            should_panic: #should_panic,
         }
     }
 }

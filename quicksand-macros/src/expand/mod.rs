@@ -9,7 +9,7 @@ use std::path::Path;
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote};
-use syn::{Attribute, ItemFn, ReturnType, Signature, ext::IdentExt, parse::Parse};
+use syn::{Attribute, ItemFn, Signature, ext::IdentExt, parse::Parse};
 
 use crate::{
     args::{self, Base, Image, SetupArgs, TestArgs},
@@ -136,7 +136,7 @@ fn test_function(arguments: &TestArgs, test: &ItemFn, file: Option<&Path>) -> To
 
 fn one_test(arguments: &TestArgs, test: &ItemFn, file: Option<&Path>) -> TokenStream {
     let ItemFn { attrs, vis, sig, block, .. } = test;
-    let (name, output) = (&sig.ident, &sig.output);
+    let name = &sig.ident;
     let text = name.unraw().to_string();
     let run = run(arguments, test, &quote!(::core::concat!(::core::module_path!(), "::", #text)), None, file);
     // The mark of a test comes last: attributes such as `test_log::test`, which run before it, then see that it is
@@ -144,7 +144,7 @@ fn one_test(arguments: &TestArgs, test: &ItemFn, file: Option<&Path>) -> TokenSt
     quote! {
         #(#attrs)*
         #[::core::prelude::v1::test]
-        #vis fn #name() #output {
+        #vis fn #name() {
             #sig #block
             #run
         }
@@ -155,15 +155,11 @@ fn one_test(arguments: &TestArgs, test: &ItemFn, file: Option<&Path>) -> TokenSt
 /// every path means what it meant.
 fn tests_of_images(arguments: &TestArgs, images: &[Image], test: &ItemFn, file: Option<&Path>) -> TokenStream {
     let ItemFn { attrs, vis, sig, block, .. } = test;
-    let (name, output) = (&sig.ident, &sig.output);
+    let name = &sig.ident;
     let text = name.unraw().to_string();
     let variant = Ident::new("variant", Span::mixed_site());
     let run = run(arguments, test, &quote!(#variant.0), Some(&quote!(#variant.1)), file);
     let (on_both, on_body, on_tests) = sorted(attrs);
-    let result = match output {
-        ReturnType::Default => quote!(),
-        ReturnType::Type(..) => quote!(-> impl ::std::process::Termination),
-    };
     let tests = images.iter().map(|image| {
         let Image { name: image_name, ident, ignored } = image;
         let ident_text = ident.to_string();
@@ -176,7 +172,7 @@ fn tests_of_images(arguments: &TestArgs, images: &[Image], test: &ItemFn, file: 
             #(#on_test)*
             #ignored
             #[::core::prelude::v1::test]
-            fn #ident() #result {
+            fn #ident() {
                 super::#name((
                     ::core::concat!(::core::module_path!(), "::", #ident_text),
                     #variant,
@@ -189,7 +185,7 @@ fn tests_of_images(arguments: &TestArgs, images: &[Image], test: &ItemFn, file: 
         #(#on_both)*
         #(#on_body)*
         #[cfg(test)]
-        #vis fn #name(#variant: (&'static str, ::quicksand::__private::Variant)) #output {
+        #vis fn #name(#variant: (&'static str, ::quicksand::__private::Variant)) {
             #sig #block
             #run
         }
@@ -239,7 +235,7 @@ fn run(
     let skipped = match signature::expected_panic(&test.attrs) {
         // Such a test passes by a panic alone.
         Some(message) => quote!(::core::panic!("{}", #message);),
-        None => quote!(return ::quicksand::__private::Skipped::skipped();),
+        None => quote!(return;),
     };
     quote! {
         let #it = #meta;

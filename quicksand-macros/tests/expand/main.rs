@@ -29,6 +29,7 @@ async fn marked(sb: &Sandbox) -> Result<(), String> {
 async fn needs_only_an_image(sb: Sandbox) {
     assert_eq!(sb.prepared(), 0);
     let meta = last_meta();
+    assert!(!meta.should_panic);
     assert_eq!(meta.name, "expand::needs_only_an_image");
     assert_eq!(meta.manifest_dir, env!("CARGO_MANIFEST_DIR"));
     assert!(matches!(meta.start, Start::Image(Variant { image: "debian", suffix: None })));
@@ -146,6 +147,7 @@ fn fingerprint() -> &'static str {
 #[sandbox_test(image = "debian")]
 #[should_panic = "as it should"]
 async fn other_attributes_stay(_sb: Sandbox) {
+    assert!(last_meta().should_panic);
     panic!("as it should");
 }
 

@@ -31,6 +31,7 @@ pub(crate) mod __private {
         cell::Cell,
         fmt::Display,
         pin::{Pin, pin},
+        process::{ExitCode, Termination},
         task::{Context, Poll, Waker},
         time::Duration,
     };
@@ -48,6 +49,7 @@ pub(crate) mod __private {
         pub(crate) timeout: Option<Duration>,
         pub(crate) runtime: Runtime,
         pub(crate) requires: &'static [Requirement],
+        pub(crate) should_panic: bool,
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -126,14 +128,6 @@ pub(crate) mod __private {
         }
     }
 
-    pub(crate) trait Skipped {
-        fn skipped() -> Self;
-    }
-
-    impl Skipped for () {
-        fn skipped() {}
-    }
-
     /// There is no KVM here, and every program.
     pub(crate) fn is_skipped(meta: &TestMeta) -> bool {
         meta.requires.contains(&Requirement::Kvm)
@@ -156,16 +150,17 @@ pub(crate) mod __private {
         SEEN.get().expect("called by a test")
     }
 
-    pub(crate) fn run<F, T>(meta: &TestMeta, body: F) -> T
+    pub(crate) fn run<F, T>(meta: &TestMeta, body: F)
     where
         F: AsyncFnOnce(Sandbox) -> T,
+        T: Termination,
     {
         SEEN.set(Some(*meta));
         let sandbox = Sandbox::default();
         if let Start::Own(SetupMeta { work: Work::Function { setup, .. }, .. }) = meta.start {
             finish(setup(&sandbox)).expect("the setup succeeds");
         }
-        finish(body(sandbox))
+        assert_eq!(finish(body(sandbox)).report(), ExitCode::SUCCESS);
     }
 
     /// The outcome of a future that never waits.
