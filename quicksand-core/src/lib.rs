@@ -25,6 +25,7 @@ pub mod cache;
 mod command;
 mod command_log;
 pub mod diagnosis;
+mod digest;
 mod display;
 #[cfg(feature = "download")]
 pub mod download;
@@ -47,6 +48,8 @@ mod progress;
 pub mod qcow2;
 pub mod qemu;
 mod random;
+#[cfg(feature = "oci")]
+mod registry;
 mod requirement;
 mod run_dir;
 mod sandbox;
@@ -69,6 +72,8 @@ pub use mount::{ActiveMount, Mount};
 pub use network::PortForward;
 pub use progress::{Progress, Reporter};
 pub use quicksand_protocol::network::HOST_NAME;
+#[cfg(feature = "oci")]
+pub use registry::RegistryError;
 pub use requirement::{kvm_fault, memory_for_machines};
 pub use sandbox::{
     DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, Saved, StartKind, StartReport,

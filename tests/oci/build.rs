@@ -190,15 +190,23 @@ impl Image {
         Blob::json(media_type, &manifest)
     }
 
-    /// An index that names this image for this host, and another one for a machine that nobody has.
+    /// A manifest for a machine that nobody has.
+    pub(crate) fn other_manifest(&self) -> Blob {
+        let mut manifest: Value = serde_json::from_slice(&self.manifest.content).unwrap();
+        manifest["annotations"] = json!({ "for": "another machine" });
+        Blob::json(&self.manifest.media_type, &manifest)
+    }
+
+    /// An index of both manifests.
     pub(crate) fn index(&self) -> Blob {
         let media_type = "application/vnd.oci.image.index.v1+json";
-        let mut other = self.manifest.descriptor();
-        other["digest"] = digest(b"not there").into();
-        other["platform"] = json!({ "os": "linux", "architecture": "s390x" });
-        let mut own = self.manifest.descriptor();
-        own["platform"] = json!({ "os": "linux", "architecture": "amd64" });
-        Blob::json(media_type, &json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": [other, own] }))
+        let entry = |manifest: &Blob, architecture| {
+            let mut entry = manifest.descriptor();
+            entry["platform"] = json!({ "os": "linux", "architecture": architecture });
+            entry
+        };
+        let manifests = [entry(&self.other_manifest(), "s390x"), entry(&self.manifest, "amd64")];
+        Blob::json(media_type, &json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests }))
     }
 
     /// Writes it as a layout in a directory, under that name.

@@ -1,15 +1,18 @@
 //! Container images and root file systems of others, started as machines.
 
 mod build;
+mod registry;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use build::{Image, Layer, Packing};
 use quicksand::{Sandbox, StartKind};
+use registry::Registry;
 use serde_json::json;
 use tar::EntryType;
 
@@ -192,4 +195,87 @@ async fn what_is_hostile_or_damaged_is_refused() {
         text.contains("no container image but an artifact of the type \"application/vnd.example.config+json\""),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_registry_is_asked_once() {
+    let registry = Registry::start(false);
+    registry.push("mine/tools", "1", &image("registry"));
+    let reference = format!("oci:{}/mine/tools:1", registry.host());
+    let sb = Sandbox::builder(&reference).start().await.unwrap();
+    check(&sb, "registry").await;
+    drop(sb);
+
+    // The tag means the same tomorrow, and without a registry, too.
+    let other = image("another");
+    registry.push("mine/tools", "1", &other);
+    let sb = Sandbox::builder(&reference).start().await.unwrap();
+    assert_eq!(sb.start_report().unwrap().kind, StartKind::Warm);
+    assert_eq!(sb.read_file("/etc/unique").await.unwrap(), b"registry");
+    let text = refusal(format!("oci:{}/mine/none:1", registry.host())).await;
+    assert!(text.contains("the registry has no such thing"), "{text}");
+    let host = registry.host();
+    drop(registry);
+    Sandbox::builder(&reference).start().await.unwrap();
+    let text = refusal(format!("oci:{host}/mine/tools@{}", other.index().digest())).await;
+    assert!(text.contains(&format!("log in to {host}")) && text.contains("onnect"), "{text}");
+}
+
+/// What this program does in a process of its own, whose variables say where a login is.
+#[tokio::test]
+#[ignore = "run by another test, with variables of its own"]
+async fn child() {
+    let source = std::env::var("OCI_SOURCE").unwrap();
+    match Sandbox::builder(&source).start().await {
+        Ok(sb) => println!("started {}", sb.execute("cat /etc/unique").await.unwrap().stdout),
+        Err(_) => println!("refused {}", refusal(source).await),
+    }
+}
+
+/// Starts a source with a login in `config`, or none, and gives what came of it.
+fn start_with(source: &str, config: &Path, variables: &[(&str, &str)]) -> String {
+    let path = format!("{}:{}", config.display(), std::env::var("PATH").unwrap());
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--ignored", "--nocapture"])
+        .env("OCI_SOURCE", source)
+        .env("DOCKER_CONFIG", config)
+        .env("PATH", path)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = ["started ", "refused "].iter().find_map(|word| Some(&text[text.find(word)?..]));
+    found.unwrap_or_else(|| panic!("{output:?}")).lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_login_of_dockers_is_used() {
+    let registry = Registry::start(true);
+    let host = registry.host();
+    let image =
+        |unique: &str| Image::new([(Layer::busybox().file("etc/unique", 0o644, unique), Packing::Gzip)], json!({}));
+    registry.push("secret/tools", "1", &image("by a file"));
+    registry.push("secret/tools", "2", &image("by a helper"));
+    let config = tempfile::tempdir().unwrap();
+    let source = format!("oci:{host}/secret/tools:1");
+    let text = start_with(&source, config.path(), &[]);
+    assert!(text.starts_with("refused ") && text.contains(&format!("`docker login {host}`")), "{text}");
+
+    registry::write_login(config.path(), &host);
+    let text = start_with(&source, config.path(), &[("QUICKSAND_OFFLINE", "1")]);
+    assert!(text.contains(&format!("pull {host}/secret/tools:1: QUICKSAND_OFFLINE forbids it")), "{text}");
+    assert_eq!(start_with(&source, config.path(), &[]), "started by a file");
+
+    // A program that keeps them, as people's desktops have it. It is asked for this registry alone.
+    let (user, password) = registry::USER;
+    let helper = config.path().join("docker-credential-test");
+    let script = format!(
+        "#!/bin/sh\nread -r server\n[ \"$1 $server\" = 'get {host}' ] || exit 1\n\
+         echo '{{\"ServerURL\":\"x\",\"Username\":\"{user}\",\"Secret\":\"{password}\"}}'\n"
+    );
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let helpers = json!({ "credHelpers": { &host: "test" } });
+    fs::write(config.path().join("config.json"), helpers.to_string()).unwrap();
+    assert_eq!(start_with(&format!("oci:{host}/secret/tools:2"), config.path(), &[]), "started by a helper");
 }

@@ -120,6 +120,10 @@ pub enum ImageError {
         /// Those for which it exists.
         there: String,
     },
+    /// A registry gave no image.
+    #[cfg(feature = "oci")]
+    #[error(transparent)]
+    Registry(#[from] crate::registry::RegistryError),
     /// An archive or a layer is not one of a root file system.
     #[error("make a root file system of {what}: {why}")]
     RootFs {

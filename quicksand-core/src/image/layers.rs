@@ -18,7 +18,6 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Image, ImageError, Parts, boot,
     compression::unpacked,
-    digest::Digest,
     disk,
     kernel::{Boot, Bundle},
     making,
@@ -26,7 +25,7 @@ use super::{
     off_the_runtime,
     rootfs::{self, Layer, Limits, MergeError, Section, Written, why},
 };
-use crate::{cache::Cache, progress::Reporter};
+use crate::{cache::Cache, digest::Digest, progress::Reporter};
 
 /// The most that an image's layers may take, not compressed.
 const MOST_UNPACKED: u64 = 32 << 30;

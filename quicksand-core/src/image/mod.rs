@@ -15,7 +15,6 @@ mod boot;
 mod compression;
 mod cpio;
 mod debian;
-mod digest;
 mod disk;
 mod error;
 pub(crate) mod helper;

@@ -8,13 +8,15 @@ use super::{
     Found,
     format::{check_digest, parse, read_document},
 };
-use crate::image::{
+use crate::{
     digest::Digest,
-    error::ImageError,
-    layers::Blob,
-    rootfs::{
-        Section,
-        entry::{Entries, Kind},
+    image::{
+        error::ImageError,
+        layers::Blob,
+        rootfs::{
+            Section,
+            entry::{Entries, Kind},
+        },
     },
 };
 

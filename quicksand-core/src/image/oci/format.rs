@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, env, fmt, io::Read};
 
 use serde::{Deserialize, Serialize, de};
 
-use crate::image::{digest::Digest, error::ImageError, metadata::Defaults};
+use crate::{
+    digest::Digest,
+    image::{error::ImageError, metadata::Defaults},
+};
 
 /// The most that a document may take. Registries refuse larger ones, too.
 pub(crate) const LARGEST_DOCUMENT: u64 = 4 << 20;
@@ -13,7 +16,11 @@ pub(crate) const LARGEST_DOCUMENT: u64 = 4 << 20;
 const MOST_LAYERS: usize = 1000;
 
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(crate) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const INDEX_OF_DOCKER: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+#[cfg(feature = "oci")]
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+#[cfg(feature = "oci")]
+pub(crate) const MANIFEST_OF_DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 const LAYERS: [&str; 5] = [
@@ -45,7 +52,7 @@ impl Descriptor {
     }
 
     pub(crate) fn is_index(&self) -> bool {
-        [INDEX, DOCKER_INDEX].contains(&self.media_type.as_str())
+        [INDEX, INDEX_OF_DOCKER].contains(&self.media_type.as_str())
     }
 }
 

@@ -9,7 +9,10 @@ use super::{
     Found,
     format::{Descriptor, Index, Manifest, check_digest, parse, read_document},
 };
-use crate::image::{digest::Digest, error::ImageError, layers::Blob, rootfs::Section};
+use crate::{
+    digest::Digest,
+    image::{error::ImageError, layers::Blob, rootfs::Section},
+};
 
 /// The annotation that names an image.
 const NAME: &str = "org.opencontainers.image.ref.name";

@@ -6,19 +6,20 @@
 mod docker;
 mod format;
 mod layout;
+#[cfg(feature = "oci")]
+mod pull;
 mod reference;
 
 pub(super) use reference::Reference;
 
 use super::{
     Image,
-    digest::Digest,
     error::ImageError,
     import::origin,
     layers::{self, Blob, RootFs},
     off_the_runtime,
 };
-use crate::{cache::Cache, progress::Reporter};
+use crate::{cache::Cache, digest::Digest, progress::Reporter};
 use format::{Config, parse};
 
 /// An image whose documents are there and checked, and whose layers are there.
@@ -44,6 +45,9 @@ impl Found {
 /// The image that a reference means, made if it is not in the cache.
 pub(super) async fn ensure(cache: &Cache, reference: Reference, reporter: &Reporter) -> Result<Image, ImageError> {
     let found = match reference {
+        #[cfg(feature = "oci")]
+        Reference::Registry(name) => return pull::ensure(cache, &name, reporter).await,
+        #[cfg(not(feature = "oci"))]
         Reference::Registry(name) => {
             let why = "quicksand was built without its feature `oci`".to_owned();
             return Err(ImageError::Reference { reference: name, why });

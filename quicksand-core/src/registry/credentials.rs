@@ -1,0 +1,51 @@
+//! The user's logins: those of Docker's `config.json` and of the programs that it names.
+
+use std::{env, fs::File, io, path::PathBuf, time::Duration};
+
+use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
+use oci_client::secrets::RegistryAuth;
+
+use super::RegistryError;
+
+/// How long the program that keeps credentials may take. It may ask its user something.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// By what name Docker keeps the login for its own registry, and what that registry is called else.
+const DOCKER: &str = "https://index.docker.io/v1/";
+const DOCKER_HOSTS: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.docker.io"];
+
+/// The login for a registry. Where there is none the registry is asked without.
+pub(super) async fn find(registry: &str) -> Result<RegistryAuth, RegistryError> {
+    let failed = |why: String| RegistryError::Credentials { registry: registry.to_owned(), why };
+    let Some(path) = path() else { return Ok(RegistryAuth::Anonymous) };
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
+        other => other.map_err(|error| failed(format!("{}: {error}", path.display())))?,
+    };
+    let name = if DOCKER_HOSTS.contains(&registry) { DOCKER } else { registry }.to_owned();
+    let asked = tokio::task::spawn_blocking(move || get_credential_from_reader(io::BufReader::new(file), &name));
+    let found = tokio::time::timeout(PATIENCE, asked).await;
+    let found = found.map_err(|_| failed(format!("no answer in {} s", PATIENCE.as_secs())))?;
+    let found = found.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    match found {
+        Ok(DockerCredential::UsernamePassword(user, password)) => Ok(RegistryAuth::Basic(user, password)),
+        Ok(DockerCredential::IdentityToken(_)) => {
+            Err(failed("it is an identity token, which is not supported: log in with a name and a password".into()))
+        }
+        Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(RegistryAuth::Anonymous),
+        Err(CredentialRetrievalError::ConfigReadError) => Err(failed(format!("{} is no such file", path.display()))),
+        // What all of these programs say where they have none, on either stream.
+        Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
+            if [&stdout, &stderr].iter().any(|said| said.contains("credentials not found")) =>
+        {
+            Ok(RegistryAuth::Anonymous)
+        }
+        Err(error) => Err(failed(error.to_string().trim().to_owned())),
+    }
+}
+
+/// Docker's file, where it is looked for.
+fn path() -> Option<PathBuf> {
+    let own = env::var_os("DOCKER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let directory = own.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".docker")))?;
+    Some(directory.join("config.json"))
+}

@@ -1,0 +1,90 @@
+//! What can go wrong between us and a registry.
+
+use std::{error::Error, io, path::PathBuf};
+
+use crate::environment::EnvironmentError;
+
+/// Why a registry gave nothing, or took nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The reference is none.
+    #[error("use {reference:?} as a reference in a registry: {why}; write registry/name:tag or registry/name@sha256:…")]
+    Reference {
+        /// What was given.
+        reference: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nothing is to be fetched.
+    #[error("{doing}: QUICKSAND_OFFLINE forbids it")]
+    Offline {
+        /// What would have been done.
+        doing: String,
+    },
+    /// A variable of ours means nothing.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The user's credentials could not be read.
+    #[error("find the credentials for {registry}: {why}")]
+    Credentials {
+        /// The registry.
+        registry: String,
+        /// What the file or the helper program said.
+        why: String,
+    },
+    /// The registry refuses.
+    #[error(
+        "{doing}: {registry} asks for a login with that right; `docker login {registry}` writes one where it is looked for"
+    )]
+    Unauthorized {
+        /// What was being done.
+        doing: String,
+        /// The registry.
+        registry: String,
+    },
+    /// There is nothing of that name.
+    #[error("{doing}: the registry has no such thing")]
+    Absent {
+        /// What was being done.
+        doing: String,
+    },
+    /// It went wrong on the way.
+    #[error("{doing}")]
+    Failed {
+        /// What was being done.
+        doing: String,
+        /// What came of it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The registry stopped to send.
+    #[error("{doing}: it stalled: {arrived} of {size} bytes have come")]
+    Stalled {
+        /// What was being done.
+        doing: String,
+        /// How much has come.
+        arrived: u64,
+        /// How much there is to come.
+        size: u64,
+    },
+    /// Something else came than what was asked for.
+    #[error("{doing}: expected {expected}, and {found} came")]
+    Wrong {
+        /// What was being done.
+        doing: String,
+        /// A digest or a size.
+        expected: String,
+        /// What there was in its place.
+        found: String,
+    },
+    /// A file failed us.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What came of it.
+        source: io::Error,
+    },
+}
