@@ -65,7 +65,8 @@ use proc_macro::{Span, TokenStream};
 ///
 /// # rstest
 ///
-/// `#[rstest]` stands below the attribute. The machine is the argument of the type `Sandbox`; cases, values and fixtures,
+/// `#[rstest]` stands below the attribute, which hands itself on to each test that rstest makes; above it, rstest misses an
+/// attribute that makes tests. The machine is the argument of the type `Sandbox`; cases, values and fixtures,
 /// async ones as well, give the others. Cases and images multiply: `name::case_1::debian`.
 ///
 /// ```ignore

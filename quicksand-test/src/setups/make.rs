@@ -126,7 +126,11 @@ impl Making<'_> {
     /// Starts the machine, has the setup work on it, and saves it.
     async fn run(&self, limit: Duration) -> Result<(), Failure> {
         let sandbox = self.maker.clone().start().await?;
-        if let Err(said) = work(self.layer, &sandbox, limit).await {
+        let reporter = Reporter::new(show_progress());
+        reporter.report("setup", 0, 1);
+        let worked = work(self.layer, &sandbox, limit).await;
+        reporter.report("setup", 1, 1);
+        if let Err(said) = worked {
             let save = self.layer.save.clone();
             return Err(Failure::Setup(SetupFailure { save, above: None, elsewhere: None, said }));
         }
