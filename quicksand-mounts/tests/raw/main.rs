@@ -177,9 +177,11 @@ fn no_set_id_bits_and_no_devices() {
     guest.mknod("socket", libc::S_IFSOCK | 0o600, 0).unwrap();
     let changed = guest.lookup(ROOT, "file").unwrap();
     guest.setattr(changed, 1, 0o6755, 0, 0).unwrap();
-    guest.setattr(node(&created), 1, 0o7755, 0, 0).unwrap();
+    let second = guest.create(ROOT, "second", libc::O_RDWR, 0o755).unwrap();
+    guest.setattr(node(&second), 1, 0o7755, 0, 0).unwrap();
     for (name, mode) in [
-        ("created", 0o1755),
+        ("created", 0o755),
+        ("second", 0o1755),
         ("directory", 0o755),
         ("node", 0o755),
         ("pipe", 0o644),
