@@ -52,6 +52,11 @@ const MEMORY_BUDGET: Variable = Variable {
     accepted: "an amount of memory such as 4G",
     meaning: "how much memory all machines take together; default by what the host has",
 };
+const MIRROR: Variable = Variable {
+    name: "QUICKSAND_MIRROR",
+    accepted: "a URL that starts with https:// or http://",
+    meaning: "where files of images are looked for before their publishers; default what quicksand.toml says",
+};
 const OFFLINE: Variable = Variable {
     name: "QUICKSAND_OFFLINE",
     accepted: "1 or 0",
@@ -79,8 +84,8 @@ const UPDATE: Variable = Variable {
 };
 
 /// All variables, by name.
-pub const VARIABLES: [Variable; 10] =
-    [ACCEL, CACHE_DIR, JOBS, KEEP, MEMORY_BUDGET, OFFLINE, PASST, QEMU, REQUIRE, UPDATE];
+pub const VARIABLES: [Variable; 11] =
+    [ACCEL, CACHE_DIR, JOBS, KEEP, MEMORY_BUDGET, MIRROR, OFFLINE, PASST, QEMU, REQUIRE, UPDATE];
 
 /// What the variables say. Those that are not set, or empty, stand as their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -96,6 +101,8 @@ pub struct Environment {
     pub keep: Keep,
     /// `QUICKSAND_MEMORY_BUDGET`: how much memory all machines take together.
     pub memory_budget: Option<Size>,
+    /// `QUICKSAND_MIRROR`: where files of images are looked for before their publishers.
+    pub mirror: Option<String>,
     /// `QUICKSAND_OFFLINE`: whether nothing is to be fetched.
     pub offline: bool,
     /// `QUICKSAND_PASST`: the passt that leads the network `full` out, a path or a name.
@@ -202,6 +209,7 @@ impl Environment {
                 JOBS => text.parse().ok().map(|jobs| read.jobs = Some(jobs)),
                 KEEP => keep(text).map(|keep| read.keep = keep),
                 MEMORY_BUDGET => amount(text).map(|size| read.memory_budget = Some(size)),
+                MIRROR => url(text).map(|url| read.mirror = Some(url)),
                 OFFLINE => yes_or_no(text).map(|offline| read.offline = offline),
                 PASST => Some(PathBuf::from(&value)).map(|path| read.passt = Some(path)),
                 QEMU => Some(PathBuf::from(&value)).map(|path| read.qemu = Some(path)),
@@ -247,6 +255,11 @@ fn amount(text: &str) -> Option<Size> {
     text.parse().ok().filter(|size: &Size| size.bytes() > 0)
 }
 
+fn url(text: &str) -> Option<String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+    (!host.is_empty() && !host.contains(char::is_whitespace)).then(|| text.trim_end_matches('/').to_owned())
+}
+
 fn yes_or_no(text: &str) -> Option<bool> {
     match text {
         "1" => Some(true),
@@ -290,6 +303,7 @@ mod tests {
             ("QUICKSAND_JOBS", "3"),
             ("QUICKSAND_KEEP", "never"),
             ("QUICKSAND_MEMORY_BUDGET", "1.5G"),
+            ("QUICKSAND_MIRROR", "https://localhost:1/x/"),
             ("QUICKSAND_OFFLINE", "1"),
             ("QUICKSAND_PASST", "passt"),
             ("QUICKSAND_QEMU", "qemu"),
@@ -302,6 +316,7 @@ mod tests {
             jobs: NonZeroU32::new(3),
             keep: Keep::Never,
             memory_budget: Some(Size::from_mib(1536)),
+            mirror: Some("https://localhost:1/x".into()),
             offline: true,
             passt: Some("passt".into()),
             qemu: Some("qemu".into()),

@@ -45,6 +45,7 @@ mod mount;
 mod network;
 mod pattern;
 mod progress;
+mod project;
 pub mod qcow2;
 pub mod qemu;
 mod random;
@@ -71,6 +72,7 @@ pub use machine::{Accel, Accelerator, NetworkMode};
 pub use mount::{ActiveMount, Mount};
 pub use network::PortForward;
 pub use progress::{Progress, Reporter};
+pub use project::{Locked, Project, ProjectError};
 pub use quicksand_protocol::network::HOST_NAME;
 #[cfg(feature = "oci")]
 pub use registry::RegistryError;
