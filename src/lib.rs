@@ -29,6 +29,7 @@
 //! | `QUICKSAND_JOBS` | a number from 1 | how many machines run at once, over all test processes; default by processors and memory |
 //! | `QUICKSAND_KEEP` | always, failed or never | of which tests the whole machine is kept to be entered later; default failed |
 //! | `QUICKSAND_MEMORY_BUDGET` | an amount of memory such as 4G | how much memory all machines take together; default by what the host has |
+//! | `QUICKSAND_MIRROR` | a URL that starts with https:// or http:// | where files of images are looked for before their publishers; default what quicksand.toml says |
 //! | `QUICKSAND_OFFLINE` | 1 or 0 | whether images are taken from the cache alone, and nothing is fetched; default 0 |
 //! | `QUICKSAND_PASST` | a path or a name | the passt that leads the network `full` out; default passt on the path, and QEMU's own network where there is none |
 //! | `QUICKSAND_QEMU` | a path or a name | the QEMU to use; default qemu-system-ARCH on the path |
@@ -47,7 +48,7 @@ pub use quicksand_core::environment;
 pub use quicksand_core::{
     Accel, Accelerator, ChannelError, Child, Chord, Command, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY,
     DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, DEFAULT_WAIT_TIMEOUT, Error, ExitStatus, Found, HOST_NAME, KeptMachine, Key,
-    MouseButton, NetworkMode, Output, ParseSizeError, PortForward, Progress, Result, Sandbox, SandboxBuilder,
+    MouseButton, NetworkMode, Output, ParseSizeError, PortForward, Progress, Reporter, Result, Sandbox, SandboxBuilder,
     SaveReport, Size, Stage, StartCause, StartError, StartKind, StartReport, Terminal, TerminalCommand, Vnc, Wait,
 };
 #[cfg(feature = "mounts")]
@@ -56,6 +57,15 @@ pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;
 #[cfg(feature = "insta")]
 pub use quicksand_test::{assert_sandbox_snapshot, snapshot_settings};
+
+/// The images in the user's cache and in `quicksand.lock`, for programs that look after them.
+pub mod images {
+    pub use quicksand_core::{
+        Locked, Project, ProjectError,
+        cache::Cache,
+        image::{Image, ImageError, ImageInfo, Origin, Update, ensure, import_as, list, remove, show, update},
+    };
+}
 
 /// The examples of the README, which are compiled as tests of the documentation.
 #[cfg(doctest)]

@@ -59,8 +59,7 @@ impl Source {
         }
         match image::ensure(&host.cache, name, reporter).await {
             Ok(image) => Ok(Source::Image(image)),
-            Err(ImageError::Unknown { known, .. }) => {
-                let images = known.iter().map(ToString::to_string).collect();
+            Err(ImageError::Unknown { known: images, .. }) => {
                 Err(Error::NoSuchSource { name: name.to_owned(), saves: saves.to_owned(), images })
             }
             Err(ImageError::BadName { .. }) if name.contains('/') => {

@@ -1,4 +1,6 @@
-//! Disks of other systems, made of what the distribution has: neither needs root to be made.
+//! Disks of other systems, made of what the distribution has: none needs root to be made. Each of the tests that share this uses
+//! some of it.
+#![allow(dead_code)]
 
 use std::{
     fs::{self, File},
@@ -79,8 +81,11 @@ pub(crate) fn partitioned(file_system: &Path, path: &Path) {
     let len = file_system.metadata().unwrap().len();
     let mut disk = File::create(path).unwrap();
     disk.set_len(START + len + (2 << 20)).unwrap();
-    let table =
-        format!("label: gpt\nstart=2048, size=4096, type=U\nstart={}, size={}, type=L\n", START / 512, len / 512);
+    let table = format!(
+        "label: gpt\nstart=2048, size=4096, type=21686148-6449-6E6F-744E-656564454649\nstart={}, size={}, type=L\n",
+        START / 512,
+        len / 512
+    );
     let mut sfdisk = Command::new("sfdisk")
         .args(["--quiet", text(path)])
         .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()))

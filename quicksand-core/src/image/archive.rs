@@ -22,9 +22,18 @@ pub(super) fn is_archive(path: &Path) -> bool {
     read.is_ok() && block.get(257..262) == Some(b"ustar")
 }
 
-/// The image of the archive at `path`, made where the cache does not have it.
-pub(super) async fn ensure(cache: &Cache, path: &Path, reporter: &Reporter) -> Result<Image, ImageError> {
-    let name = format!("rootfs-{}", DiskFile { disk: path.to_owned(), kernel: None, initrd: None }.key()?);
+/// The image of the archive at `path`, made where the cache does not have it. Without a name of the caller's it gets one that is
+/// another once the archive has changed.
+pub(super) async fn ensure(
+    cache: &Cache,
+    path: &Path,
+    name: Option<&str>,
+    reporter: &Reporter,
+) -> Result<Image, ImageError> {
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => format!("rootfs-{}", DiskFile { disk: path.to_owned(), kernel: None, initrd: None }.key()?),
+    };
     if let Some(image) = Image::find(cache, &name)? {
         return Ok(image);
     }

@@ -1,4 +1,4 @@
-//! How the image `debian` is made: Debian 12 from the distribution's packages, by mmdebstrap.
+//! How the images `debian` and `debian:VERSION` are made: the distribution's packages, by mmdebstrap.
 
 use std::{
     env,
@@ -23,7 +23,8 @@ pub(super) const NAME: &str = "debian";
 /// The disk as the guest sees it, in bytes.
 pub(super) const DISK_SIZE: u64 = 4 << 30;
 
-const SUITE: &str = "bookworm";
+/// The suite of that image.
+pub(super) const SUITE: &str = "bookworm";
 /// Besides the kernel and what the variant `minbase` brings: an init, a network, and what tests take for granted.
 const PACKAGES: &str = "systemd-sysv,udev,dbus,iproute2,ca-certificates,curl,procps,e2fsprogs,netbase";
 /// The host's own network settings are in the new system so far: mmdebstrap copies them for its own use.
@@ -60,17 +61,17 @@ mkdir -m 711 -- "$TMPDIR" && in_mounts mmdebstrap "$@"
 /// The root file system, in the image's directory while that is made.
 const ARCHIVE: &str = "root.tar";
 
-/// Makes the disk and takes the kernel and its modules, all in `directory`.
-pub(super) async fn make(directory: &Path, reporter: &Reporter) -> Result<Parts, ImageError> {
+/// Makes the disk of a suite and takes the kernel and its modules, all in `directory`.
+pub(super) async fn make(directory: &Path, suite: &str, reporter: &Reporter) -> Result<Parts, ImageError> {
     let kernel_package = kernel_package(env::consts::ARCH)?;
     check(directory).await?;
     let temporary = env::temp_dir();
     let archive = directory.join(ARCHIVE);
-    install(&archive, temporary, kernel_package, reporter).await?;
+    install(&archive, temporary, (suite, kernel_package), reporter).await?;
     let (from, into) = (archive.clone(), directory.to_owned());
     let (boot, entries) = off_the_runtime(move || boot::extract(&from, &into)).await?;
     disk::make(directory, ARCHIVE, entries, DISK_SIZE, reporter).await?;
-    let origin = Some(import::origin(format!("packages of {SUITE}"), None));
+    let origin = Some(import::origin(format!("packages of {suite}"), None));
     let (file_system, root, defaults) = (disk::FILE_SYSTEM.into(), Root::default(), Defaults::default());
     Ok(Parts { disk_size: DISK_SIZE, file_system, root, origin, defaults, boot })
 }
@@ -94,7 +95,7 @@ fn kernel_package(architecture: &'static str) -> Result<&'static str, ImageError
 async fn install(
     archive: &Path,
     temporary: PathBuf,
-    kernel_package: &str,
+    (suite, kernel_package): (&str, &str),
     reporter: &Reporter,
 ) -> Result<(), ImageError> {
     // mmdebstrap may run as other users in a namespace, for whom our directories are closed. So it writes to a file
@@ -103,7 +104,7 @@ async fn install(
     let mode = if geteuid().is_root() { "--mode=root" } else { "--mode=unshare" };
     let include = format!("--include={PACKAGES},{kernel_package}");
     let customize = format!("--customize-hook={CUSTOMIZE}");
-    let arguments = [mode, "--format=tar", "--verbose", "--variant=minbase", &include, &customize, SUITE, "-"];
+    let arguments = [mode, "--format=tar", "--verbose", "--variant=minbase", &include, &customize, suite, "-"];
     let own_temporary = temporary.join(unique("quicksand-")?);
     let mmdebstrap = Tool::script("mmdebstrap", Path::new("/"), INSTALL).args([own_temporary]).args(arguments);
     let mut installation = Installation::default();

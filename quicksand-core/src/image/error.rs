@@ -2,7 +2,9 @@
 
 use std::{io, path::Path, path::PathBuf, process::ExitStatus, time::Duration};
 
-use crate::{cache::CacheError, qcow2::Qcow2Error};
+#[cfg(feature = "download")]
+use crate::download::DownloadError;
+use crate::{cache::CacheError, environment::EnvironmentError, project::ProjectError, qcow2::Qcow2Error};
 
 /// Why an image could not be found or made.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +22,90 @@ pub enum ImageError {
         /// What was asked for.
         name: String,
         /// What can be made.
-        known: &'static [&'static str],
+        known: Vec<String>,
     },
+    /// A name is another image's already, or the catalogue's.
+    #[error("import an image as {name:?}: there is one of that name, or the catalogue has it; take another name")]
+    Taken {
+        /// The name.
+        name: String,
+    },
+    /// The cache has no such image.
+    #[error("find the image {name:?}: the cache does not have it; `quicksand images list` tells which it has")]
+    Missing {
+        /// The name.
+        name: String,
+    },
+    /// `QUICKSAND_OFFLINE` is set.
+    #[error(
+        "get the image {name:?}: QUICKSAND_OFFLINE is set, and the cache does not have it; unset it, or get it before"
+    )]
+    Offline {
+        /// The name.
+        name: String,
+    },
+    /// What quicksand.lock says can't be had.
+    #[error(
+        "start from {name} as quicksand.lock has it ({from}); `quicksand images update {name}` takes what there is now"
+    )]
+    Locked {
+        /// The name.
+        name: String,
+        /// Where the lock says that it is from.
+        from: String,
+        /// What came of it.
+        source: Box<ImageError>,
+    },
+    /// quicksand.lock says what can't be.
+    #[error("understand {what:?} in quicksand.lock")]
+    LockedNonsense {
+        /// What it says.
+        what: String,
+    },
+    /// There is no lock to move on.
+    #[error("update quicksand.lock: this is no directory of a project, with a Cargo.toml in it or above it")]
+    NoProject,
+    /// None of an image's sources has it.
+    #[error("build it from packages: {first}; nor could it be fetched")]
+    NoSource {
+        /// Why it could not be built.
+        first: Box<ImageError>,
+        /// Why it could not be fetched.
+        source: Box<ImageError>,
+    },
+    /// A publisher's directory holds nothing that we look for.
+    #[error("find {pattern} at {url}: its listing has nothing like it")]
+    NothingListed {
+        /// The directory.
+        url: String,
+        /// What was looked for.
+        pattern: String,
+    },
+    /// A publisher's list has no digest of the image.
+    #[error("find the digest of {file} in {url}: it is not there, so there is no telling whether what comes is whole")]
+    NoDigest {
+        /// The list.
+        url: String,
+        /// The image's file.
+        file: String,
+    },
+    /// A file could not be fetched.
+    #[cfg(feature = "download")]
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    /// This quicksand fetches nothing.
+    #[cfg(not(feature = "download"))]
+    #[error("fetch the image {name:?}: quicksand was built without its feature \"download\"")]
+    NoDownloads {
+        /// The name.
+        name: String,
+    },
+    /// The project's files can't be used.
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    /// A variable of the environment can't be followed.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
     /// The image does not exist for this kind of machine.
     #[error("make the image {name:?} for {architecture}: it can be made for x86_64 and aarch64")]
     Architecture {

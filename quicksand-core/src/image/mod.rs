@@ -12,6 +12,8 @@
 
 mod archive;
 mod boot;
+mod catalogue;
+mod collection;
 mod compression;
 mod cpio;
 mod debian;
@@ -21,6 +23,7 @@ pub(crate) mod helper;
 mod import;
 mod initramfs;
 mod kernel;
+mod known;
 mod layers;
 mod metadata;
 mod modules;
@@ -38,8 +41,10 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+pub use collection::{ImageInfo, import_as, list, remove, show};
 pub use error::ImageError;
 pub use initramfs::initramfs;
+pub use known::{Update, update};
 pub(crate) use metadata::Defaults;
 pub use metadata::Origin;
 
@@ -51,8 +56,6 @@ use crate::{
 use kernel::Boot;
 use metadata::{Metadata, Root, StoredFile};
 
-/// The images that can be made.
-const KNOWN: &[&str] = &[debian::NAME];
 /// How long to wait for another process that makes the same image.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// File names have 255 bytes at most, of which temporary names and locks take some.
@@ -209,7 +212,8 @@ pub(crate) async fn ensure_local(cache: &Cache, reporter: &Reporter) -> Result<I
     if let Some(image) = Image::find(cache, debian::NAME)? {
         return Ok(image);
     }
-    making(cache, debian::NAME, async |directory| debian::make(&directory, reporter).await, reporter).await
+    let make = async |directory: PathBuf| debian::make(&directory, debian::SUITE, reporter).await;
+    making(cache, debian::NAME, make, reporter).await
 }
 
 /// The image of that name, made if it is not in the cache. Of processes that ask at once, one makes it and the others
@@ -224,10 +228,7 @@ pub async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Result<Im
     if let Some(reference) = oci::Reference::parse(name) {
         return oci::ensure(cache, reference?, reporter).await;
     }
-    if name == debian::NAME {
-        return ensure_local(cache, reporter).await;
-    }
-    Image::find(cache, name)?.ok_or_else(|| ImageError::Unknown { name: name.to_owned(), known: KNOWN })
+    known::ensure(cache, name, reporter).await
 }
 
 /// The image that a file holds, a disk or an archive of a root file system, taken from it where the cache does not have it.
@@ -242,7 +243,7 @@ pub async fn ensure_disk(cache: &Cache, path: &Path, reporter: &Reporter) -> Res
         return Ok(image);
     }
     if archive::is_archive(path) {
-        return archive::ensure(cache, path, reporter).await;
+        return archive::ensure(cache, path, None, reporter).await;
     }
     let source = fs::canonicalize(path).map_err(ImageError::io("find", path))?;
     import::ensure(cache, &name, &file, import::origin(source.to_string_lossy(), None), reporter).await
@@ -274,8 +275,28 @@ pub(crate) async fn making(
     if let Some(image) = Image::find(cache, name)? {
         return Ok(image);
     }
-    tracing::info!(target: "quicksand::image", name, "making an image");
+    make_locked(cache, name, make, reporter).await
+}
 
+/// The same, in place of the image that the cache may have. That one stays if this fails.
+pub(crate) async fn making_anew(
+    cache: &Cache,
+    name: &str,
+    make: impl AsyncFnOnce(PathBuf) -> Result<Parts, ImageError>,
+    reporter: &Reporter,
+) -> Result<Image, ImageError> {
+    check_name(name)?;
+    let _lock = cache.lock(&format!("image-{name}"), PATIENCE).await?;
+    make_locked(cache, name, make, reporter).await
+}
+
+async fn make_locked(
+    cache: &Cache,
+    name: &str,
+    make: impl AsyncFnOnce(PathBuf) -> Result<Parts, ImageError>,
+    reporter: &Reporter,
+) -> Result<Image, ImageError> {
+    tracing::info!(target: "quicksand::image", name, "making an image");
     let target = cache.images().join(name);
     let unfinished = match Unfinished::beside(&target) {
         Err(CacheError::Io { path, source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -446,8 +467,9 @@ mod tests {
     #[tokio::test]
     async fn nobody_makes_an_unknown_one() {
         let (_directory, cache) = cache();
-        let error = ensure(&cache, "plan9", &Reporter::silent()).await.unwrap_err();
-        assert_eq!(error.to_string(), "make the image \"plan9\": these can be made: debian");
+        let error = ensure(&cache, "plan9", &Reporter::silent()).await.unwrap_err().to_string();
+        assert!(error.starts_with("make the image \"plan9\": these can be made: alpine, "), "{error}");
+        assert!(error.contains(" debian, ") && error.ends_with("ubuntu:24.04"), "{error}");
         put(&cache, "plan9");
         assert_eq!(ensure(&cache, "plan9", &Reporter::silent()).await.unwrap().name(), "plan9");
     }
