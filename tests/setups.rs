@@ -3,6 +3,8 @@
 //! Each test here runs this very program several times over as children, one process for each test, as cargo-nextest does. The
 //! children are in a package of their own, where their saves and inputs are.
 
+#![forbid(unsafe_code)]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
