@@ -299,6 +299,12 @@ pub enum Error {
         /// What came of it.
         source: io::Error,
     },
+    /// A sandbox can't have this name on a private network.
+    #[error("join a network as {name:?}: another sandbox on it has that name")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
     /// A file on the host could not be read or written.
     #[error("{what} {}", path.display())]
     Io {

@@ -70,7 +70,7 @@ pub use kept::{KeepNote, KeptMachine};
 pub use machine::{Accel, Accelerator, NetworkMode};
 #[cfg(feature = "mounts")]
 pub use mount::{ActiveMount, Mount};
-pub use network::PortForward;
+pub use network::{Network, PortForward};
 pub use progress::{Progress, Reporter};
 pub use project::{Locked, Project, ProjectError};
 pub use quicksand_protocol::network::HOST_NAME;

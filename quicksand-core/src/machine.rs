@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use quicksand_protocol::network::OWN_SLOT;
+use quicksand_protocol::network::{FIRST_PRIVATE_SLOT, OWN_SLOT};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -103,6 +103,8 @@ pub(crate) struct Instance<'a> {
     /// The disk's files from the bottom up. The last is written, the others never.
     pub(crate) disk: Vec<&'a Path>,
     pub(crate) plug: &'a Plug,
+    /// Cards beside its own. They are no part of the machine: a guest that has not seen them yet finds them when it looks.
+    pub(crate) cards: &'a [PrivateCard],
     pub(crate) begin: Begin<'a>,
     pub(crate) qmp: RawFd,
     pub(crate) agent: RawFd,
@@ -118,6 +120,14 @@ pub(crate) enum Plug {
     User,
     /// A stream socket that takes Ethernet frames.
     Socket(OwnedFd),
+}
+
+/// A card of a private network.
+#[derive(Debug)]
+pub(crate) struct PrivateCard {
+    pub(crate) mac: [u8; 6],
+    /// What leads to the network, a stream socket that takes Ethernet frames. `None` where nothing does.
+    pub(crate) socket: Option<OwnedFd>,
 }
 
 /// How a machine comes to life.
@@ -147,6 +157,7 @@ impl Machine {
             memory_file: nowhere,
             disk: vec![nowhere],
             plug: &Plug::Nowhere,
+            cards: &[],
             begin: Begin::Restore,
             qmp: 0,
             agent: 0,
@@ -234,6 +245,10 @@ impl Machine {
                 // Serves nobody until it is given a socket to listen on.
                 .option("-vnc", "none");
         }
+        // Last, so that nothing of the machine depends on them.
+        for (number, card) in instance.cards.iter().enumerate() {
+            card.add(number, &mut arguments);
+        }
         match instance.begin {
             Begin::Boot { kernel, initramfs, command_line } => {
                 arguments.path("-kernel", kernel).path("-initrd", initramfs).option("-append", command_line);
@@ -246,6 +261,22 @@ impl Machine {
             arguments.flag(extra);
         }
         arguments.0
+    }
+}
+
+impl PrivateCard {
+    fn add(&self, number: usize, arguments: &mut Arguments) {
+        let (id, slot) = (format!("private{number}"), usize::from(FIRST_PRIVATE_SLOT) + number);
+        let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
+        let mut card = json!({
+            "driver": "virtio-net-pci", "id": format!("card-{id}"), "addr": format!("{slot:#x}"), "romfile": "",
+            "guest_announce": false, "mac": mac,
+        });
+        if let Some(fd) = &self.socket {
+            arguments.json("-netdev", &json!({ "type": "socket", "id": id, "fd": fd.as_raw_fd().to_string() }));
+            card["netdev"] = id.into();
+        }
+        arguments.json("-device", &card);
     }
 }
 
@@ -349,7 +380,7 @@ mod tests {
 
     fn instance<'a>(disk: Vec<&'a Path>, plug: &'a Plug) -> Instance<'a> {
         let memory_file = Path::new("/m");
-        Instance { name: "x", memory_file, disk, plug, begin: Begin::Restore, qmp: 3, agent: 4, console: 5 }
+        Instance { name: "x", memory_file, disk, plug, cards: &[], begin: Begin::Restore, qmp: 3, agent: 4, console: 5 }
     }
 
     fn line(machine: &Machine, instance: &Instance<'_>) -> String {

@@ -144,6 +144,7 @@ pub(crate) async fn warm_state(
         machine_key,
         disk_size: frozen.disk_size,
         user_network: vm.user_network(),
+        cards: vm.cards(),
         in_frame: frozen.in_frame,
         recipe: None,
     };

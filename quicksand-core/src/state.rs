@@ -55,6 +55,9 @@ pub(crate) struct Manifest {
     pub(crate) disk_size: Option<u64>,
     /// Whether a user network was at work, whose state is among the devices.
     pub(crate) user_network: bool,
+    /// How many cards of private networks the guest had, for each of which there must be one.
+    #[serde(default)]
+    pub(crate) cards: u8,
     /// Whether the agent may have been frozen in the middle of a frame.
     pub(crate) in_frame: bool,
     /// What the state was made from, where it is remade when that changes.
@@ -69,6 +72,7 @@ pub(crate) struct Description {
     pub(crate) machine_key: String,
     pub(crate) disk_size: u64,
     pub(crate) user_network: bool,
+    pub(crate) cards: u8,
     pub(crate) in_frame: bool,
     pub(crate) recipe: Option<String>,
 }
@@ -282,6 +286,7 @@ pub(crate) fn write(
         layers: layers.len(),
         disk_size: Some(description.disk_size).filter(|size| *size != image.disk_size()),
         user_network: description.user_network,
+        cards: description.cards,
         in_frame: description.in_frame,
         recipe: description.recipe,
     };
@@ -353,6 +358,7 @@ mod tests {
             machine_key: "k".into(),
             disk_size: 1 << 20,
             user_network: false,
+            cards: 0,
             in_frame: false,
             recipe: None,
         }

@@ -3,6 +3,8 @@
 //! - [`forward`]: connections from the host to a server in the guest;
 //! - [`host_port`]: connections from the guest to a server on the host, where its port was named;
 //! - [`carry`]: the bytes of both;
+//! - [`private`]: networks among sandboxes, with their [`switch`];
+//! - [`names`]: by which the guest knows what is there;
 //! - [`passt`]: the internet, without this host, which [`filter`] sees to;
 //! - [`wire`]: Ethernet frames on their way to QEMU.
 //!
@@ -12,7 +14,10 @@ mod carry;
 mod filter;
 mod forward;
 mod host_port;
+mod names;
 pub(crate) mod passt;
+pub(crate) mod private;
+mod switch;
 mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -22,6 +27,9 @@ use tokio::task::AbortHandle;
 pub(crate) use forward::Listener;
 pub use forward::PortForward;
 pub(crate) use host_port::HostPort;
+pub(crate) use names::Names;
+pub(crate) use private::Membership;
+pub use private::Network;
 
 use crate::vm::Vm;
 
@@ -38,17 +46,17 @@ impl Current {
     }
 
     /// To be held for a moment only: it keeps the machine alive. `None` once the sandbox has gone.
-    fn vm(&self) -> Option<Arc<Vm>> {
+    pub(crate) fn vm(&self) -> Option<Arc<Vm>> {
         Some(Arc::clone(&self.0.upgrade()?.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
 /// A task that ends with its owner.
 #[derive(Debug)]
-struct Task(AbortHandle);
+pub(crate) struct Task(AbortHandle);
 
 impl Task {
-    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Task {
+    pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Task {
         Task(tokio::spawn(work).abort_handle())
     }
 }

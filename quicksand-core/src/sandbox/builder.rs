@@ -11,7 +11,7 @@ use super::{
     save::{Saved, check_name},
 };
 use crate::{
-    Error, PortForward, Progress, Reporter, Result, Size, Vnc,
+    Error, Network, PortForward, Progress, Reporter, Result, Size, Vnc,
     admission::Turn,
     image::Image,
     machine::{Accel, LEAST_MEMORY, NetworkMode},
@@ -50,6 +50,7 @@ pub struct SandboxBuilder {
     pub(super) identity: Identity,
     pub(super) forwards: Vec<PortForward>,
     pub(super) host_ports: Vec<u16>,
+    pub(super) networks: Vec<(Network, String)>,
     pub(super) reporter: Reporter,
 }
 
@@ -187,6 +188,7 @@ impl SandboxBuilder {
             return Err(Error::BadOption { option: "vnc", why: "there is nothing to show without a display".into() });
         }
         self.check_ports()?;
+        self.check_networks()?;
         #[cfg(feature = "mounts")]
         for (index, mount) in self.mounts.iter().enumerate() {
             mount.check()?;

@@ -91,7 +91,8 @@ impl Sandbox {
 
     /// A twin: a sandbox of its own that goes on from this moment of this one, memory, processes and files, while this one runs on.
     /// It has a machine id and a random pool of its own, no checkpoints, and writes no save when it is stopped. Its forwarded
-    /// ports lead from other ports of the host, see [`port_forwards`](Sandbox::port_forwards). It may outlive the
+    /// ports lead from other ports of the host, see [`port_forwards`](Sandbox::port_forwards), and on a
+    /// private network it has an address of its own and a name that ends in `-2`, `-3` and so on. It may outlive the
     /// sandbox that it came from, and may be forked itself.
     ///
     /// # Errors
@@ -113,9 +114,10 @@ impl Sandbox {
             original.passing_state(&change).await
         })
         .await?;
-        let vm = Vm::restore(&running.host, &state, &running.outside, Identity::New).await?;
+        let outside = running.outside.twin()?;
+        let vm = Vm::restore(&running.host, &state, &outside, Identity::New).await?;
         let report = StartReport { kind: StartKind::Warm, reasons: Vec::new(), elapsed: begun.elapsed(), waited };
-        let twin = running.twin(vm, report, slot).await;
+        let twin = running.twin(vm, outside, report, slot).await;
         attach::attach(&twin).await?;
         let options = SandboxBuilder { save: None, ..self.options.clone() };
         Ok(Sandbox { options, life: Mutex::new(Life::running(twin)) })

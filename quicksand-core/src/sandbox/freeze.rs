@@ -44,6 +44,7 @@ impl Running {
             machine_key,
             disk_size: frozen.disk_size,
             user_network: vm.user_network(),
+            cards: vm.cards(),
             in_frame: frozen.in_frame,
             recipe,
         };

@@ -56,15 +56,17 @@ impl SandboxBuilder {
             extra_arguments: self.extra_arguments.clone(),
         };
 
-        let (vm, kind, reasons) = self.bring_up(&host, &source, &machine).await?;
+        let outside = self.outside()?;
+        let (vm, kind, reasons) = self.bring_up(&host, &source, &machine, &outside).await?;
         vm.grow_disk(disk_size.bytes()).await?;
         for reason in &reasons {
             tracing::warn!(source = self.source, reason, "a slower start");
         }
         let report = StartReport { kind, reasons, elapsed: begun.elapsed().saturating_sub(waited), waited };
         tracing::debug!(source = self.source, ?report, "started");
-        let given = (self.outside(), self.boot_timeout);
-        let running = Running::new(vm, given, host, choice.why_not_better, report, slot, Links::new(self));
+        let links = Links::new(self, &outside);
+        let given = (outside, self.boot_timeout);
+        let running = Running::new(vm, given, host, choice.why_not_better, report, slot, links);
         #[cfg(feature = "mounts")]
         let running = running.with_mounts(Mounts::wanted(mounts));
         attach::attach(&running).await?;
@@ -72,18 +74,24 @@ impl SandboxBuilder {
     }
 
     /// What its machine is given at each of its starts.
-    fn outside(&self) -> Outside {
-        Outside { source: self.source.clone(), network: self.network, vnc: self.vnc.clone() }
+    fn outside(&self) -> Result<Outside> {
+        let memberships = self.networks.iter().map(|(network, name)| network.join(name)).collect::<Result<_>>()?;
+        Ok(Outside { source: self.source.clone(), network: self.network, vnc: self.vnc.clone(), memberships })
     }
 
     /// Tries what is fastest first.
-    async fn bring_up(&self, host: &Host, source: &Source, machine: &Machine) -> Result<(Vm, StartKind, Vec<String>)> {
+    async fn bring_up(
+        &self,
+        host: &Host,
+        source: &Source,
+        machine: &Machine,
+        outside: &Outside,
+    ) -> Result<(Vm, StartKind, Vec<String>)> {
         let mut reasons = Vec::new();
-        let outside = self.outside();
         if let Source::Save(state) = source {
             // Both: the key is a claim of the save's, and what it was made of is what would be run.
             if state.manifest.machine == *machine && state.manifest.machine_key == machine.key(host.version) {
-                match Vm::restore(host, state, &outside, self.identity).await {
+                match Vm::restore(host, state, outside, self.identity).await {
                     Ok(vm) => return Ok((vm, StartKind::Warm, reasons)),
                     Err(error) => reasons.push(format!("the save's memory could not be used: failed to {error}")),
                 }
@@ -100,14 +108,14 @@ impl SandboxBuilder {
         if warm.booted && reasons.is_empty() {
             reasons.push("there was no warm state yet".to_owned());
         }
-        match Vm::restore(host, &warm.state, &outside, Identity::New).await {
+        match Vm::restore(host, &warm.state, outside, Identity::New).await {
             Ok(vm) => return Ok((vm, kind, reasons)),
             Err(error) if warm.booted => return Err(error),
             Err(error) => reasons.push(format!("the warm state could not be used: failed to {error}")),
         }
         source::quarantine(host, &warm.state);
         let warm = source::warm_state(host, source, machine, self.boot_timeout, &self.reporter).await?;
-        let vm = Vm::restore(host, &warm.state, &outside, Identity::New).await?;
+        let vm = Vm::restore(host, &warm.state, outside, Identity::New).await?;
         Ok((vm, if warm.booted { booted_kind } else { StartKind::Warm }, reasons))
     }
 }

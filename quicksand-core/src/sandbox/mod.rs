@@ -131,6 +131,7 @@ impl Sandbox {
             identity: Identity::New,
             forwards: Vec::new(),
             host_ports: Vec::new(),
+            networks: Vec::new(),
             reporter: Reporter::silent(),
         }
     }

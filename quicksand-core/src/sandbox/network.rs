@@ -1,43 +1,60 @@
 //! What a sandbox's guest reaches, and by what it is reached, while it runs.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use quicksand_protocol::{
     message::Request,
-    network::{HOST_ADDRESS, HOST_NAME},
+    network::{Card, FIRST_PRIVATE_SLOT, MOST_PRIVATE_CARDS},
 };
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::{PING_PATIENCE, Running, Sandbox, SandboxBuilder, running::lock};
+use super::{Running, Sandbox, SandboxBuilder, running::lock};
 use crate::{
-    Error, PortForward, Result,
-    network::{HostPort, Listener},
+    Error, Network, PortForward, Result,
+    network::{Current, HostPort, Listener, Membership, Names, Task, private},
+    vm::{Outside, Vm},
 };
 
-/// The ports of a running sandbox. They outlast its machine, which a reboot or a return to a checkpoint replaces.
-#[derive(Debug, Default)]
+/// How long a guest may take to find its cards and to set them up.
+const CARDS_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What connects a running sandbox. It outlasts its machine, which a reboot or a return to a checkpoint replaces.
+#[derive(Debug)]
 pub(super) struct Links {
     /// To be opened at the next [`attach`](Links::attach).
     wanted: Mutex<Vec<PortForward>>,
     forwards: Mutex<Vec<Listener>>,
     /// `None` where the machine is yet to listen. Locked for as long as it is being told.
     host_ports: AsyncMutex<BTreeMap<u16, Option<HostPort>>>,
+    names: Arc<Names>,
+    /// Tell the guest who comes and goes on its private networks.
+    news: Mutex<Vec<Task>>,
 }
 
 impl Links {
-    pub(super) fn new(options: &SandboxBuilder) -> Links {
-        Links {
-            wanted: Mutex::new(options.forwards.clone()),
-            forwards: Mutex::default(),
-            host_ports: AsyncMutex::new(options.host_ports.iter().map(|&port| (port, None)).collect()),
-        }
+    pub(super) fn new(options: &SandboxBuilder, outside: &Outside) -> Links {
+        Links::of(options.forwards.clone(), options.host_ports.iter().copied(), outside)
     }
 
     /// Those of a twin: the same, but from ports of the host that are free.
-    pub(super) async fn twin(&self) -> Links {
+    pub(super) async fn twin(&self, outside: &Outside) -> Links {
         let forwards = lock(&self.forwards).iter().map(|listener| listener.forward().unpicked()).collect();
-        let host_ports = self.host_ports.lock().await.keys().map(|&port| (port, None)).collect();
-        Links { wanted: Mutex::new(forwards), forwards: Mutex::default(), host_ports: AsyncMutex::new(host_ports) }
+        Links::of(forwards, self.host_ports.lock().await.keys().copied(), outside)
+    }
+
+    fn of(forwards: Vec<PortForward>, host_ports: impl Iterator<Item = u16>, outside: &Outside) -> Links {
+        Links {
+            wanted: Mutex::new(forwards),
+            forwards: Mutex::default(),
+            host_ports: AsyncMutex::new(host_ports.map(|port| (port, None)).collect()),
+            names: Arc::new(Names::new(outside.memberships.clone())),
+            news: Mutex::default(),
+        }
     }
 
     /// Gives a machine that has just been started what it is to have.
@@ -48,25 +65,72 @@ impl Links {
             let listener = Listener::open(forward, running.current()).await?;
             lock(&links.forwards).push(listener);
         }
-        let mut host_ports = links.host_ports.lock().await;
-        if host_ports.is_empty() {
+        let vm = running.vm();
+        let cards = set_cards(running, &vm);
+        let ports = async {
+            let mut host_ports = links.host_ports.lock().await;
+            for (&port, open) in host_ports.iter_mut() {
+                *open = Some(HostPort::open(port, &vm, running.current()).await?);
+                links.names.add_host();
+            }
+            Ok(!host_ports.is_empty())
+        };
+        let (has_cards, has_ports) = tokio::try_join!(cards, ports)?;
+        if !has_cards && !has_ports {
             return Ok(());
         }
-        let vm = running.vm();
-        for (&port, open) in host_ports.iter_mut() {
-            *open = Some(HostPort::open(port, &vm, running.current()).await?);
+        links.names.tell(&vm).await?;
+        let memberships = &running.outside.memberships;
+        if lock(&links.news).is_empty() {
+            let follow = |membership: &Membership| {
+                Task::spawn(follow_news(membership.clone(), Arc::clone(&links.names), running.current()))
+            };
+            *lock(&links.news) = memberships.iter().map(follow).collect();
         }
-        name_hosts(running, true).await
+        for membership in memberships {
+            membership.all_told().await;
+        }
+        Ok(())
     }
 }
 
-/// Tells the guest the names that it is to know.
-async fn name_hosts(running: &Running, host: bool) -> Result<()> {
-    let entries = if host { vec![(HOST_ADDRESS, HOST_NAME.to_owned())] } else { Vec::new() };
-    let vm = running.vm();
-    match vm.channel().request(&Request::Hosts { entries }, PING_PATIENCE).await {
-        Ok(_) => Ok(()),
+impl Drop for Links {
+    fn drop(&mut self) {
+        // Its tasks hold the places on its networks for a moment longer.
+        self.names.leave_networks();
+    }
+}
+
+/// Has the guest set up the cards of its private networks. Tells whether it has or had any.
+async fn set_cards(running: &Running, vm: &Vm) -> Result<bool> {
+    if vm.cards() == 0 {
+        return Ok(false);
+    }
+    let slots = FIRST_PRIVATE_SLOT..;
+    let present = slots.zip(&running.outside.memberships).filter(|(_, membership)| membership.is_member());
+    let cards = present.map(|(slot, membership)| Card {
+        slot,
+        mac: membership.mac(),
+        address: membership.address().octets(),
+        prefix: private::PREFIX,
+    });
+    match vm.channel().request(&Request::Cards { cards: cards.collect() }, CARDS_PATIENCE).await {
+        Ok(_) => Ok(true),
         Err(error) => Err(vm.explain(error).await),
+    }
+}
+
+/// Tells the guest of every change of a network's members.
+async fn follow_news(membership: Membership, names: Arc<Names>, current: Current) {
+    let mut told = membership.told_of();
+    loop {
+        let change = membership.changed(told).await;
+        let Some(vm) = current.vm() else { return };
+        if let Err(error) = names.tell(&vm).await {
+            // It reboots, or does not answer; after a start it is told anew.
+            tracing::debug!(target: "quicksand::network", %error, "a guest was not told of a network's members");
+        }
+        told = change;
     }
 }
 
@@ -85,6 +149,34 @@ impl SandboxBuilder {
     pub fn allow_host_port(mut self, port: u16) -> SandboxBuilder {
         self.host_ports.push(port);
         self
+    }
+
+    /// Makes the sandbox a member of a private network, by this name.
+    ///
+    /// The guest gets a card and an address on the network, and knows all members by their names, as they know it. A sandbox can be on
+    /// up to eight networks. The name is given up when the sandbox stops.
+    pub fn join(mut self, network: &Network, name: impl Into<String>) -> SandboxBuilder {
+        self.networks.push((network.clone(), name.into()));
+        self
+    }
+
+    pub(super) fn check_networks(&self) -> Result<()> {
+        let bad = |why: String| Err(Error::BadOption { option: "join", why });
+        if self.networks.len() > usize::from(MOST_PRIVATE_CARDS) {
+            return bad(format!("a sandbox can be on {MOST_PRIVATE_CARDS} networks at the most"));
+        }
+        for (at, (network, name)) in self.networks.iter().enumerate() {
+            private::check_name(name)?;
+            for (other, _) in &self.networks[..at] {
+                if other.is(network) {
+                    return bad("a sandbox can be on a network once".to_owned());
+                }
+                if other.looks_like(network) {
+                    return bad("the two networks have the same addresses; make one of them anew".to_owned());
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn check_ports(&self) -> Result<()> {
@@ -144,7 +236,9 @@ impl Sandbox {
             return Ok(());
         }
         let open = HostPort::open(port, &running.ready().await?, running.current()).await?;
-        name_hosts(&running, true).await?;
+        running.links.names.add_host();
+        let vm = running.ready().await?;
+        running.links.names.tell(&vm).await?;
         host_ports.insert(port, Some(open));
         Ok(())
     }
@@ -161,6 +255,29 @@ impl Sandbox {
 }
 
 impl Sandbox {
+    /// Its name and its address on a private network. `None` where it is not on it, or unless it runs.
+    pub fn on_network(&self, network: &Network) -> Option<(String, Ipv4Addr)> {
+        let running = self.running().ok()?;
+        let membership = running.outside.memberships.iter().find(|it| it.network().is(network) && it.is_member())?;
+        Some((membership.name().to_owned(), membership.address()))
+    }
+
+    /// Takes it off a private network: the guest's card goes, and the others forget its name. Leaving a network that it is not on does
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`], [`Error::Guest`]. It is off the network in any case.
+    pub async fn leave(&self, network: &Network) -> Result<()> {
+        let running = self.running()?;
+        let mut memberships = running.outside.memberships.iter();
+        let Some(membership) = memberships.find(|it| it.network().is(network) && it.is_member()) else { return Ok(()) };
+        membership.leave();
+        let vm = running.ready().await?;
+        set_cards(&running, &vm).await?;
+        running.links.names.tell(&vm).await
+    }
+
     /// What the guest reaches of this host though it should not, for people. `None` where it does not, or unless it runs.
     ///
     /// With [`NetworkMode::Full`](crate::NetworkMode::Full) and without passt that is every service on the host's loopback, of which

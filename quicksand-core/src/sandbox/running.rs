@@ -114,8 +114,9 @@ impl Running {
     }
 
     /// Another like it, by another machine.
-    pub(super) async fn twin(&self, vm: Vm, report: StartReport, slot: Slot) -> Running {
-        let (given, links) = ((self.outside.for_twin(), self.boot_timeout), self.links.twin().await);
+    pub(super) async fn twin(&self, vm: Vm, outside: Outside, report: StartReport, slot: Slot) -> Running {
+        let links = self.links.twin(&outside).await;
+        let given = (outside, self.boot_timeout);
         let twin = Running::new(vm, given, self.host.clone(), self.why_not_better.clone(), report, slot, links);
         #[cfg(feature = "mounts")]
         let twin = twin.with_mounts(self.mounts.for_twin());

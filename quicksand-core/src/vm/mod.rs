@@ -5,6 +5,7 @@
 //! - [`discard`](Vm::discard) and [`go_down`](Vm::go_down) end it, whoever still uses it;
 //! - dropping it throws it away.
 
+mod cards;
 mod console;
 pub(crate) mod disks;
 mod end;
@@ -32,10 +33,12 @@ use crate::{
     guest::{Channel, ChannelError},
     inventory::MachineDetails,
     machine::{Machine, NetworkMode},
+    network::Membership,
     qemu::{Process, qmp::Qmp},
     run_dir::RunDir,
     state::State,
 };
+use cards::Cards;
 use console::Console;
 use way_out::WayOut;
 
@@ -50,6 +53,7 @@ pub(crate) struct Vm {
     memory_file: PathBuf,
     disk: Mutex<Disk>,
     way_out: WayOut,
+    cards: Cards,
     console: Console,
     /// What it is a clone of, whose files it uses.
     origin: Option<State>,
@@ -64,12 +68,18 @@ pub(crate) struct Outside {
     pub(crate) network: NetworkMode,
     /// Who may look at its display.
     pub(crate) vnc: Option<Vnc>,
+    /// Its private networks.
+    pub(crate) memberships: Vec<Membership>,
 }
 
 impl Outside {
-    /// The same for a twin that runs beside the original: there is but one socket of a name.
-    pub(crate) fn for_twin(&self) -> Outside {
-        Outside { vnc: self.vnc.clone().filter(|vnc| matches!(vnc, Vnc::Tcp)), ..self.clone() }
+    /// What a twin that runs beside the original is given: the same, and a name and an address of its own on each network; but there
+    /// is only one socket of a path.
+    pub(crate) fn twin(&self) -> Result<Outside, Error> {
+        let present = self.memberships.iter().filter(|membership| membership.is_member());
+        let memberships = present.map(|membership| membership.network().join_like(membership.name()));
+        let vnc = self.vnc.clone().filter(|vnc| matches!(vnc, Vnc::Tcp));
+        Ok(Outside { memberships: memberships.collect::<Result<_, _>>()?, vnc, ..self.clone() })
     }
 }
 
@@ -135,6 +145,11 @@ impl Vm {
     /// Whether a user network is at work, whose state a freeze holds.
     pub(crate) fn user_network(&self) -> bool {
         matches!(self.way_out, WayOut::User { .. })
+    }
+
+    /// How many cards of private networks it has, with a network or without.
+    pub(crate) fn cards(&self) -> u8 {
+        self.cards.count()
     }
 
     /// What the guest reaches though it should not.

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     Disk, Outside, Vm,
+    cards::Cards,
     console::Console,
     failure::{Stage, StartCause, StartError},
     video,
@@ -32,7 +33,7 @@ use crate::{
     cache::{Cache, CacheError},
     guest::{Channel, ChannelError, Opening, Operation},
     host::Host,
-    machine::{Begin, Instance, Machine, NetworkMode, Plug},
+    machine::{Begin, Instance, Machine, NetworkMode, Plug, PrivateCard},
     network::passt::{DNS, GATEWAY, GUEST_ADDRESS, PREFIX},
     qemu::{Process, qmp::Qmp},
     random,
@@ -144,7 +145,7 @@ impl Vm {
         let command_line = "console=ttyS0 panic=-1 quicksand.probe";
         let begin = Begin::Boot { kernel: probe.kernel, initramfs: probe.initramfs, command_line };
         let deadline = Instant::now() + patience;
-        let launched = launch(host, machine, run_dir, &memory_file, disk, Plug::Nowhere, begin).await?;
+        let launched = launch(host, machine, run_dir, &memory_file, disk, (Plug::Nowhere, Vec::new()), begin).await?;
         let ended = launched.process.ended();
         let status = timeout(deadline.saturating_duration_since(Instant::now()), ended).await;
         match status {
@@ -175,8 +176,9 @@ impl Vm {
         let disk = with_overlay(host, &run_dir, state.disk(), disk_size)?;
         let machine = state.manifest.machine.clone();
         let mut way_out = WayOut::begin(host, outside.network, state.manifest.user_network, run_dir.path()).await;
-        let plug = way_out.plug();
-        let launched = launch(host, &machine, run_dir, &memory_file, disk, plug, Begin::Restore).await?;
+        let (cards, sockets) = Cards::new(&outside.memberships, state.manifest.cards)?;
+        let network = (way_out.plug(), sockets);
+        let launched = launch(host, &machine, run_dir, &memory_file, disk, network, Begin::Restore).await?;
         let Launched { process, qmp, agent, console, run_dir, disk } = launched;
 
         let deadline = Instant::now() + QEMU_PATIENCE;
@@ -205,7 +207,7 @@ impl Vm {
         let channel = channel.await?;
         let origin = Some(state.clone());
         let disk = Disk::new(disk, disk_size);
-        Ok(Vm { channel, qmp, process, machine, memory_file, disk, way_out, console, origin, run_dir })
+        Ok(Vm { channel, qmp, process, machine, memory_file, disk, way_out, cards, console, origin, run_dir })
     }
 }
 
@@ -222,8 +224,9 @@ async fn boot_disk(
     let memory_file = empty_memory(&run_dir, machine)?;
     let begin = Begin::Boot { kernel: &boot.kernel, initramfs: &boot.initramfs, command_line: &boot.command_line };
     let mut way_out = WayOut::begin(host, outside.network, false, run_dir.path()).await;
-    let plug = way_out.plug();
-    let launched = launch(host, machine, run_dir, &memory_file, disk, plug, begin).await?;
+    let (cards, sockets) = Cards::new(&outside.memberships, 0)?;
+    let network = (way_out.plug(), sockets);
+    let launched = launch(host, machine, run_dir, &memory_file, disk, network, begin).await?;
     let Launched { process, qmp, agent, console, run_dir, disk } = launched;
     let channel = watch(&process, (&run_dir, &console), Stage::Boot, deadline, async {
         let way_out = way_out.finish(&qmp).await.map_err(StartCause::Qmp)?;
@@ -231,7 +234,7 @@ async fn boot_disk(
         Ok((channel, way_out))
     });
     let ((channel, way_out), machine, disk) = (channel.await?, machine.clone(), Disk::new(disk, disk_size));
-    Ok(Vm { channel, qmp, process, machine, memory_file, disk, way_out, console, origin: None, run_dir })
+    Ok(Vm { channel, qmp, process, machine, memory_file, disk, way_out, cards, console, origin: None, run_dir })
 }
 
 /// What a guest is told of its network, whose card has its address.
@@ -250,7 +253,7 @@ async fn launch(
     run_dir: Arc<RunDir>,
     memory_file: &Path,
     disk: Vec<PathBuf>,
-    plug: Plug,
+    (plug, cards): (Plug, Vec<PrivateCard>),
     begin: Begin<'_>,
 ) -> Result<Launched, Error> {
     let qemu_log = run_dir.qemu_log();
@@ -264,6 +267,7 @@ async fn launch(
         memory_file,
         disk: disk.iter().map(PathBuf::as_path).collect(),
         plug: &plug,
+        cards: &cards,
         begin,
         qmp: qemu_qmp.as_raw_fd(),
         agent: qemu_agent.as_raw_fd(),
@@ -275,6 +279,7 @@ async fn launch(
     if let Plug::Socket(fd) = plug {
         inherit.push(fd);
     }
+    inherit.extend(cards.into_iter().filter_map(|card| card.socket));
     let process = Process::launch(&host.qemu, arguments, inherit, &qemu_log).await?;
     let deadline = Instant::now() + QEMU_PATIENCE;
     let qmp = watch(&process, (&run_dir, &console), Stage::Launch, deadline, async {
