@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use quicksand_core::{Accel, NetworkMode, Size};
+use quicksand_core::{Accel, Mount, NetworkMode, PortForward, Size};
 
 /// Clean virtual machines, booted once and cloned in a fraction of a second ever after.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ pub(crate) enum Command {
     /// What you do there is gone when it ends, unless --save keeps it. Ctrl-] pressed three times leaves a guest that no
     /// longer answers.
     Shell(ShellArgs),
+    /// Take a picture of what a machine shows on its display
+    Screenshot(ScreenshotArgs),
     /// Show the machines that run now
     Ps(ListArgs),
     /// Remove what can be made again: warm states that were not used for a while
@@ -52,6 +54,18 @@ pub(crate) struct MachineArgs {
     /// What the guest reaches
     #[arg(long, value_name = "MODE", default_value = "full")]
     pub(crate) network: Network,
+    /// A directory of the host in the guest; `:ro` at its end lets the guest only read it
+    #[arg(long, value_name = "HOST:GUEST[:ro]", value_parser = mount)]
+    pub(crate) mount: Vec<Mount>,
+    /// A port of the guest on 127.0.0.1 of the host; 0 as the host's port picks a free one and tells it
+    #[arg(long, value_name = "HOST:GUEST", value_parser = port)]
+    pub(crate) port: Vec<PortForward>,
+    /// A port of 127.0.0.1 of the host that the guest may reach, as host.quicksand.internal
+    #[arg(long, value_name = "PORT")]
+    pub(crate) host_port: Vec<u16>,
+    /// Size of the guest's disk, such as 10G
+    #[arg(long, value_name = "SIZE", value_parser = Size::from_str)]
+    pub(crate) disk: Option<Size>,
     /// What runs the guest's code
     #[arg(long, value_name = "ACCEL")]
     pub(crate) accel: Option<AccelArg>,
@@ -94,7 +108,7 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShellArgs {
-    /// An image, a save, or the directory of a save
+    /// An image, a save, the directory of a save, or a test that failed, whose machine was kept
     pub(crate) source: String,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
@@ -105,6 +119,22 @@ pub(crate) struct ShellArgs {
     #[arg(long, short, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// The program in place of the user's login shell, and its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScreenshotArgs {
+    /// An image, a save, the directory of a save, or a test that failed, whose machine was kept
+    pub(crate) source: String,
+    /// Where the picture goes, a PNG
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// How long to wait before the picture is taken
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s")]
+    pub(crate) after: Duration,
+    /// A command to run first, to its end
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
@@ -198,6 +228,23 @@ fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn mount(text: &str) -> Result<Mount, String> {
+    let (rest, read_only) = text.strip_suffix(":ro").map_or((text, false), |rest| (rest, true));
+    // The guest's directory is absolute; the host's may have colons in its name.
+    let (host, guest) = rest.rsplit_once(":/").ok_or("write HOST:GUEST or HOST:GUEST:ro, GUEST an absolute path")?;
+    if host.is_empty() {
+        return Err("write the host's directory before the colon".to_owned());
+    }
+    let mount = Mount::new(host, format!("/{guest}"));
+    Ok(if read_only { mount.read_only() } else { mount })
+}
+
+fn port(text: &str) -> Result<PortForward, String> {
+    let ports = text.split_once(':').and_then(|(host, guest)| Some((host.parse().ok()?, guest.parse().ok()?)));
+    let (host, guest) = ports.filter(|&(_, guest)| guest != 0).ok_or("write HOST:GUEST, two ports")?;
+    Ok(PortForward::new(host, guest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +253,19 @@ mod tests {
     #[test]
     fn the_command_line_makes_sense() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mounts_and_ports_are_read() {
+        assert_eq!(mount(".:/src"), Ok(Mount::new(".", "/src")));
+        assert_eq!(mount("/a:b/c:/mnt/d:ro"), Ok(Mount::new("/a:b/c", "/mnt/d").read_only()));
+        for wrong in ["", "/src", ":/src", "src:relative", "a:b:ro"] {
+            assert!(mount(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(port("8080:80"), Ok(PortForward::new(8080, 80)));
+        for wrong in ["80", "80:", "80:0", "x:1", "70000:1"] {
+            assert!(port(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The command `quicksand`.
 //!
 //! - [`args`]: the command line;
-//! - [`run`], [`shell`], [`ps`], [`prune`], [`doctor`], [`mod@bench`]: a file for each command;
+//! - [`run`], [`shell`], [`screenshot`], [`ps`], [`prune`], [`doctor`], [`mod@bench`]: a file for each command;
 //! - [`show`]: lists for people and for programs;
 //! - [`failure`] and [`exit`]: what a failure looks like, and the exit codes.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ mod failure;
 mod prune;
 mod ps;
 mod run;
+mod screenshot;
 mod shell;
 mod show;
 
@@ -45,6 +46,7 @@ async fn carry_out(command: Command) -> Result {
     match command {
         Command::Run(args) => run::run(args).await,
         Command::Shell(args) => shell::shell(args).await,
+        Command::Screenshot(args) => screenshot::screenshot(args).await,
         Command::Ps(args) => ps::list(&args),
         Command::Prune(args) => prune::prune(&args),
         Command::Doctor(args) => doctor::doctor(&args).await,

@@ -27,6 +27,7 @@ pub(crate) async fn run(args: RunArgs) -> Result {
         builder = builder.save(name);
     }
     let sandbox = builder.start().await.map_err(|error| Failure::from(error).code(exit::NO_MACHINE))?;
+    tell_ports(&sandbox, &args.machine);
     let code = command(&sandbox, &args).await?;
     sandbox.stop().await?;
     Ok(code)
@@ -46,10 +47,31 @@ pub(crate) fn builder(source: &str, args: &MachineArgs) -> SandboxBuilder {
     if let Some(cpus) = args.cpus {
         builder = builder.cpus(cpus);
     }
+    if let Some(size) = args.disk {
+        builder = builder.disk_size(size.to_string());
+    }
+    for mount in &args.mount {
+        builder = builder.mount(mount.clone());
+    }
+    for port in &args.port {
+        builder = builder.port_forward(*port);
+    }
+    for port in &args.host_port {
+        builder = builder.allow_host_port(*port);
+    }
     if let Some(accel) = args.accel {
         builder = builder.accel(accel.into());
     }
     if args.quiet { builder } else { builder.on_progress(quicksand_test::show_progress()) }
+}
+
+/// Tells the ports that were picked, where it was not known before which.
+pub(crate) fn tell_ports(sandbox: &Sandbox, args: &MachineArgs) {
+    if args.port.iter().any(|port| port.host() == 0) {
+        for port in sandbox.port_forwards() {
+            eprintln!("quicksand: {} leads to port {} of the guest", port.host_address(), port.guest());
+        }
+    }
 }
 
 async fn command(sandbox: &Sandbox, args: &RunArgs) -> Result {

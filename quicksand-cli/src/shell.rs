@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use quicksand_core::{Child, ExitStatus, Sandbox};
+use quicksand_core::{Child, Error, ExitStatus, KeptMachine, Sandbox, SandboxBuilder};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, copy},
     signal::unix::{SignalKind, signal},
@@ -18,7 +18,8 @@ use crate::{
     args::ShellArgs,
     exit,
     failure::{Failure, Result},
-    run::builder,
+    run::{builder, tell_ports},
+    show,
 };
 
 /// The login shell of the user, as the agent tells it by a variable.
@@ -37,10 +38,36 @@ pub(crate) async fn shell(args: ShellArgs) -> Result {
     if let Some(name) = &args.save {
         builder = builder.save(name);
     }
-    let sandbox = builder.start().await.map_err(|error| Failure::from(error).code(exit::NO_MACHINE))?;
+    let sandbox = start(&args.source, builder).await?;
+    tell_ports(&sandbox, &args.machine);
     let status = converse(&sandbox, &args).await?;
     sandbox.stop().await?;
     Ok(exit::of_guest(status))
+}
+
+/// Starts from an image or a save; else from the machine of a test of that name.
+pub(crate) async fn start(source: &str, builder: SandboxBuilder) -> Result<Sandbox> {
+    let unknown = match builder.start().await {
+        Err(error @ Error::NoSuchSource { .. }) => error,
+        started => return started.map_err(|error| Failure::from(error).code(exit::NO_MACHINE)),
+    };
+    let kept = match KeptMachine::find(source) {
+        Ok(kept) => kept,
+        Err(Error::NotKept { tests, .. }) => {
+            let failure = Failure::from(unknown).code(exit::NO_MACHINE);
+            return Err(if tests.is_empty() {
+                failure
+            } else {
+                failure.hint(format!("machines of failed tests are kept of: {}", tests.join(", ")))
+            });
+        }
+        Err(error) => return Err(Failure::from(error).code(exit::NO_MACHINE)),
+    };
+    eprintln!("quicksand: the machine of {}, which {} {}", kept.test(), kept.end(), show::ago(kept.at()));
+    if let Some(report) = kept.report() {
+        eprintln!("quicksand: what is known of it: {}", report.display());
+    }
+    kept.resume().await.map_err(|error| Failure::from(error).code(exit::NO_MACHINE))
 }
 
 async fn converse(sandbox: &Sandbox, args: &ShellArgs) -> Result<ExitStatus> {

@@ -142,3 +142,58 @@ fn the_bench_measures_what_it_says() {
     assert!(0.0 < figure("start_s") && figure("start_s") < figure("first_command_s"), "{figures}");
     assert!(0.0 < figure("command_s"), "{figures}");
 }
+
+#[test]
+fn a_mount_a_port_and_a_larger_disk() {
+    let shared = tempfile::tempdir().unwrap();
+    std::fs::write(shared.path().join("in"), "from the host").unwrap();
+    let [writable, read_only] = ["/rw", "/ro:ro"].map(|guest| format!("{}:{guest}", shared.path().display()));
+    let line =
+        "cat /ro/in; touch /ro/x 2>/dev/null || echo ' refused'; echo out > /rw/out; df --output=size -BG / | tail -1";
+    let arguments =
+        ["run", "debian", "-q", "--mount", &writable, "--mount", &read_only, "--disk", "9G", "--", "sh", "-c", line];
+    let said = output(&arguments);
+    assert!(text(&said.stdout).starts_with("from the host refused\n"), "{} {}", text(&said.stdout), text(&said.stderr));
+    let size: u32 = text(&said.stdout).lines().last().unwrap().trim().trim_end_matches('G').parse().unwrap();
+    assert!((8..=9).contains(&size), "{size}");
+    assert_eq!(std::fs::read(shared.path().join("out")).unwrap(), b"out\n");
+
+    let serve = format!(
+        "echo ready; exec perl -MSocket -e '{}'",
+        "socket(S,2,1,0); setsockopt(S,1,2,1); \
+        bind(S,sockaddr_in(7000,INADDR_LOOPBACK)); listen(S,5); accept(C,S); $_=<C>; syswrite(C,\"got $_\")"
+    );
+    let mut child = quicksand(&["run", "debian", "--port", "0:7000", "--", "sh", "-c", &serve])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    let told =
+        errors.find_map(|line| line.unwrap().split_once(" leads to port 7000").map(|(before, _)| before.to_owned()));
+    let address = told.unwrap().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(BufReader::new(child.stdout.as_mut().unwrap()).lines().next().unwrap().unwrap(), "ready");
+    let mut answer = String::new();
+    // The server may take a moment from its word to its port.
+    for _ in 0..100 {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        let asked = stream.write_all(b"it\n").and_then(|()| stream.read_to_string(&mut answer));
+        if asked.is_ok() && !answer.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(answer, "got it\n");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_picture_of_what_a_machine_shows() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("x.png");
+    let said =
+        output(&["screenshot", "debian", file.to_str().unwrap(), "-q", "--", "sh", "-c", "echo hello > /dev/tty1"]);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    let picture = std::fs::read(&file).unwrap();
+    assert!(picture.starts_with(b"\x89PNG\r\n"), "{} bytes", picture.len());
+}
