@@ -46,11 +46,11 @@
 
 pub use quicksand_core::environment;
 pub use quicksand_core::{
-    Accel, Accelerator, ChannelError, Child, Chord, Command, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY,
+    Accel, Accelerator, ArchiveError, ChannelError, Child, Chord, Command, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY,
     DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, DEFAULT_WAIT_TIMEOUT, Error, ExitStatus, Found, HOST_NAME, KeptMachine, Key,
     MouseButton, Network, NetworkMode, Output, ParseSizeError, PortForward, Progress, Reporter, Result, Sandbox,
-    SandboxBuilder, SaveReport, Size, Stage, StartCause, StartError, StartKind, StartReport, Terminal, TerminalCommand,
-    Vnc, Wait,
+    SandboxBuilder, Save, SaveReport, Saves, Size, Stage, StartCause, StartError, StartKind, StartReport, Terminal,
+    TerminalCommand, Vnc, Wait,
 };
 #[cfg(feature = "mounts")]
 pub use quicksand_core::{ActiveMount, Mount};

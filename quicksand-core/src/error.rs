@@ -11,6 +11,7 @@ use crate::{
     machine::Accel,
     memory::MemoryError,
     qemu::{LaunchError, VersionError, qmp::QmpError},
+    saves::ArchiveError,
     size::{ParseSizeError, Size},
     state::StateError,
     vm::StartError,
@@ -160,6 +161,25 @@ pub enum Error {
         /// Those that there are, in the order in which they were made.
         tags: Vec<String>,
     },
+    /// There is no save of that name.
+    #[error("find the save {name:?}: there is none in {}", saves.display())]
+    NoSuchSave {
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        saves: PathBuf,
+    },
+    /// There is a save of that name already.
+    #[error("import the save {name:?}: there is one in {}; remove it or take another name", directory.display())]
+    SaveExists {
+        /// The name.
+        name: String,
+        /// The save.
+        directory: PathBuf,
+    },
+    /// A save could not be exported or imported.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// A save can't be used.
     #[error(transparent)]
     State(#[from] StateError),

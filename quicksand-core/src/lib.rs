@@ -17,6 +17,7 @@
 //! - `state`: frozen machines on disk;
 //! - [`inventory`]: what there is on this host, and its removal;
 //! - `kept`: machines of failed tests, to be entered later;
+//! - `saves`: the saves of a project, and their way elsewhere;
 //! - `source`: what a sandbox starts from, and the warm state that belongs to it.
 
 mod accel;
@@ -54,6 +55,7 @@ mod registry;
 mod requirement;
 mod run_dir;
 mod sandbox;
+mod saves;
 mod size;
 mod source;
 mod state;
@@ -81,6 +83,7 @@ pub use sandbox::{
     DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, Saved, StartKind, StartReport,
     source_identity,
 };
+pub use saves::{ArchiveError, Save, Saves};
 pub use size::{ParseSizeError, Size};
 pub use state::StateError;
 pub use terminal::{Found, Terminal, TerminalCommand};

@@ -365,6 +365,9 @@ fn host_processor() -> String {
     first.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name))).collect::<Vec<_>>().join("\n")
 }
 
+/// Most processors that a guest may have: QEMU's limit for the machine.
+pub(crate) const MOST_CPUS: u32 = 255;
+
 /// The least memory that a guest may have: below it, kernels of distributions do not reach their init.
 pub(crate) const LEAST_MEMORY: Size = Size::from_mib(64);
 

@@ -53,6 +53,9 @@ pub(crate) struct Manifest {
     /// The disk's size in bytes, where it was made larger than the image's.
     #[serde(default)]
     pub(crate) disk_size: Option<u64>,
+    /// Whether its memory is there, too. Not so with what was imported.
+    #[serde(default = "yes")]
+    pub(crate) has_memory: bool,
     /// Whether a user network was at work, whose state is among the devices.
     pub(crate) user_network: bool,
     /// How many cards of private networks the guest had, for each of which there must be one.
@@ -63,6 +66,37 @@ pub(crate) struct Manifest {
     /// What the state was made from, where it is remade when that changes.
     #[serde(default)]
     pub(crate) recipe: Option<String>,
+}
+
+impl Manifest {
+    /// Reads the manifest that stands at `path`.
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, StateError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let malformed = |source| StateError::Malformed { path: path.to_owned(), source };
+        let Versioned { version: found } = serde_json::from_slice(bytes).map_err(malformed)?;
+        if found > VERSION {
+            return Err(StateError::Version { path: path.to_owned(), found });
+        }
+        serde_json::from_slice(bytes).map_err(malformed)
+    }
+
+    /// That of the same machine's disk alone, under another id.
+    pub(crate) fn imported(self, id: String) -> Manifest {
+        Manifest { id, has_memory: false, ..self }
+    }
+
+    /// Writes it to `path`, over what is there.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), StateError> {
+        let text = serde_json::to_vec_pretty(self).map_err(|e| io_error("write", path)(e.into()))?;
+        fs::write(path, text).map_err(io_error("write", path))
+    }
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What a manifest says of a machine that is being frozen.
@@ -145,10 +179,6 @@ pub enum StateError {
 impl State {
     /// Reads the state in a directory, and holds on to it. `None` where there is none.
     pub(crate) fn read(directory: &Path) -> Result<Option<State>, StateError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
         let Some(lock) = hold(directory)? else { return Ok(None) };
         // QEMU opens files by this path, too, which is ours as long as we live.
         let held = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), lock.as_raw_fd()));
@@ -158,13 +188,7 @@ impl State {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateError::Io { what: "read", path, source }),
         };
-        let path = directory.join("manifest.json");
-        let malformed = |source| StateError::Malformed { path: path.clone(), source };
-        let Versioned { version: found } = serde_json::from_slice(&bytes).map_err(malformed)?;
-        if found > VERSION {
-            return Err(StateError::Version { path, found });
-        }
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(malformed)?;
+        let manifest = Manifest::parse(&directory.join("manifest.json"), &bytes)?;
         let missing = |file: &str| StateError::Incomplete { directory: directory.to_owned(), file: file.to_owned() };
         let image = Image::at(&held.join("image"), &manifest.image).ok().flatten().ok_or_else(|| missing("image"))?;
         let (directory, lock) = (directory.to_owned(), Arc::new(lock));
@@ -230,6 +254,10 @@ impl State {
         }
     }
 
+    pub(crate) fn manifest_file(&self) -> PathBuf {
+        self.held.join("manifest.json")
+    }
+
     pub(crate) fn memory(&self) -> PathBuf {
         memory_path(&self.held)
     }
@@ -285,14 +313,13 @@ pub(crate) fn write(
         machine_key: description.machine_key,
         layers: layers.len(),
         disk_size: Some(description.disk_size).filter(|size| *size != image.disk_size()),
+        has_memory: true,
         user_network: description.user_network,
         cards: description.cards,
         in_frame: description.in_frame,
         recipe: description.recipe,
     };
-    let path = directory.join("manifest.json");
-    let file = File::create_new(&path).map_err(io_error("create", &path))?;
-    serde_json::to_writer_pretty(file, &manifest).map_err(|e| io_error("write", &path)(e.into()))
+    manifest.write(&directory.join("manifest.json"))
 }
 
 /// Gives a file that nobody writes a second name, or does as `across` says where that can't be, as across file systems.

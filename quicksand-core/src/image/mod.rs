@@ -114,6 +114,27 @@ impl Image {
         }))
     }
 
+    /// The name of its description.
+    pub(crate) const FILE: &str = metadata::FILE;
+
+    /// Takes over the image in a directory that somebody else made, under a digest of all of its files: what its description says of
+    /// itself is not to be believed. Returns its files, relative to the directory, or what is wrong with it.
+    pub(crate) fn adopt(directory: &Path, digest: String) -> Result<Vec<PathBuf>, String> {
+        let path = directory.join(metadata::FILE);
+        let text = fs::read(&path).map_err(|e| e.to_string())?;
+        let metadata = Metadata::parse(&text).map_err(|e| format!("failed to {e}"))?;
+        let files = metadata.files().map(|file| file.path.clone()).collect();
+        let text = Metadata { digest, ..metadata }.to_json().map_err(|e| e.to_string())?;
+        fs::write(&path, text).map_err(|e| e.to_string())?;
+        Ok(files)
+    }
+
+    /// All of its files, by their paths.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let names = self.metadata.files().map(|file| file.path.as_path());
+        [Path::new(metadata::FILE)].into_iter().chain(names).map(|name| self.directory.join(name)).collect()
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }

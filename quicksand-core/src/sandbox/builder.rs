@@ -1,10 +1,6 @@
 //! [`SandboxBuilder`]: the options of a sandbox.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Mutex,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Mutex, time::Duration};
 
 use super::{
     Life, Sandbox,
@@ -14,12 +10,12 @@ use crate::{
     Error, Network, PortForward, Progress, Reporter, Result, Size, Vnc,
     admission::Turn,
     image::Image,
-    machine::{Accel, LEAST_MEMORY, NetworkMode},
+    machine::{Accel, LEAST_MEMORY, MOST_CPUS, NetworkMode},
     vm::Identity,
 };
 
-/// Most processors that a guest may have: QEMU's limit for the machine.
-const MOST_CPUS: u32 = 255;
+/// Where saves are unless it is told otherwise.
+pub(crate) const DEFAULT_SAVES_DIR: &str = ".quicksand/sandboxes";
 /// The largest disk: what ext4 holds with 32-bit block numbers, which an image may have been made with.
 const MOST_DISK: Size = Size::from_mib(16 << 20);
 
@@ -236,7 +232,7 @@ impl SandboxBuilder {
     }
 
     pub(super) fn saves(&self) -> Result<PathBuf> {
-        let directory = self.saves_dir.clone().unwrap_or_else(|| Path::new(".quicksand").join("sandboxes"));
+        let directory = self.saves_dir.clone().unwrap_or_else(|| DEFAULT_SAVES_DIR.into());
         std::path::absolute(&directory).map_err(Error::io("find", &directory))
     }
 }

@@ -89,8 +89,11 @@ impl SandboxBuilder {
     ) -> Result<(Vm, StartKind, Vec<String>)> {
         let mut reasons = Vec::new();
         if let Source::Save(state) = source {
-            // Both: the key is a claim of the save's, and what it was made of is what would be run.
-            if state.manifest.machine == *machine && state.manifest.machine_key == machine.key(host.version) {
+            // The key is a claim of the save's, and what it was made of is what would be run: both must fit.
+            let fits = state.manifest.machine == *machine && state.manifest.machine_key == machine.key(host.version);
+            if !state.manifest.has_memory {
+                reasons.push("the save has no memory, like every one that was imported".to_owned());
+            } else if fits {
                 match Vm::restore(host, state, outside, self.identity).await {
                     Ok(vm) => return Ok((vm, StartKind::Warm, reasons)),
                     Err(error) => reasons.push(format!("the save's memory could not be used: failed to {error}")),

@@ -30,13 +30,14 @@ use crate::{
     vm::{Identity, Vm},
 };
 
+pub(crate) use builder::DEFAULT_SAVES_DIR;
 pub use builder::SandboxBuilder;
 pub use evidence::Evidence;
 pub use launch::source_identity;
 use network::Links;
 use running::{Running, Watcher, to_the_end};
-pub(crate) use save::check_name;
 pub use save::{SaveReport, Saved};
+pub(crate) use save::{check_name, make_saves_dir, save_lock_name};
 
 /// Memory of a guest unless it is told otherwise.
 pub const DEFAULT_MEMORY: Size = Size::from_mib(512);

@@ -40,8 +40,7 @@ impl Sandbox {
         let running = self.running()?;
         let directory = self.options.saves()?.join(name);
         make_saves_dir(&directory)?;
-        let lock_name = format!("save-{}", source::short_key(&directory.to_string_lossy()));
-        let lock = running.host.cache.lock(&lock_name, SAVE_PATIENCE).await?;
+        let lock = running.host.cache.lock(&save_lock_name(&directory), SAVE_PATIENCE).await?;
         let unfinished = Unfinished::beside(&directory)?;
         let recipe = self.options.recipe.clone();
         to_the_end(async move {
@@ -110,8 +109,13 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     if fits { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
 }
 
+/// The name of the lock that whoever writes a save holds.
+pub(crate) fn save_lock_name(directory: &Path) -> String {
+    format!("save-{}", source::short_key(&directory.to_string_lossy()))
+}
+
 /// Makes the directory of the saves, and keeps it out of version control: saves are large, and made from what is under it.
-fn make_saves_dir(save: &Path) -> Result<()> {
+pub(crate) fn make_saves_dir(save: &Path) -> Result<()> {
     let Some(saves) = save.parent() else { return Ok(()) };
     std::fs::create_dir_all(saves).map_err(Error::io("create", saves))?;
     let Some(project) = saves.parent().filter(|parent| parent.ends_with(".quicksand")) else { return Ok(()) };
