@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -260,5 +262,34 @@ async fn the_users_own_process_stays_as_it_is() {
         assert!(own || target.starts_with(&root) || target.to_string_lossy().ends_with(".log"), "{}", target.display());
     }
     drop(sb);
+    gone(host.path()).await;
+}
+
+/// What this program does when it is run as a child of the test below.
+#[tokio::test]
+#[ignore = "run by another test in a process of its own, which it kills"]
+async fn owner() {
+    let host = std::env::var("MOUNTS_HOST").unwrap();
+    let sb = Sandbox::builder("debian").mount(Mount::new(&host, "/m")).start().await.unwrap();
+    assert_eq!(shell(&sb, "cat /m/f").await, "here");
+    println!("ready");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+}
+
+#[tokio::test]
+async fn no_server_survives_a_killed_owner() {
+    let host = share("here");
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["owner", "--exact", "--ignored", "--nocapture"])
+        .env("MOUNTS_HOST", host.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("ready")), "the owner ended early");
+    assert!(server_of(host.path()).is_some());
+    owner.kill().unwrap();
+    owner.wait().unwrap();
     gone(host.path()).await;
 }
