@@ -113,3 +113,60 @@ fn copy_data(from: &mut File, to: &mut File) -> io::Result<()> {
         }
     }
 }
+
+/// A raw btrfs with what is in `tree`.
+pub(crate) fn btrfs(tree: &Path, path: &Path) {
+    File::create(path).unwrap().set_len(160 << 20).unwrap();
+    run("mkfs.btrfs", &["--quiet", "--rootdir", text(tree), text(path)]);
+}
+
+/// A raw xfs with what is in `tree`.
+pub(crate) fn xfs(tree: &Path, path: &Path) {
+    let mut prototype = String::from("/\n0 0\nd--755 0 0\n");
+    describe(tree, &mut prototype);
+    prototype.push_str("$\n");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), prototype).unwrap();
+    File::create(path).unwrap().set_len(320 << 20).unwrap();
+    run("mkfs.xfs", &["-q", "-p", text(file.path()), text(path)]);
+}
+
+/// What is in a directory, in the language of mkfs.xfs.
+fn describe(directory: &Path, into: &mut String) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let metadata = path.symlink_metadata().unwrap();
+        let mode = metadata.permissions().mode() & 0o777;
+        if metadata.is_symlink() {
+            into.push_str(&format!("{name} l--777 0 0 {}\n", text(&fs::read_link(&path).unwrap())));
+        } else if metadata.is_dir() {
+            into.push_str(&format!("{name} d--{mode:03o} 0 0\n"));
+            describe(&path, into);
+            into.push_str("$\n");
+        } else {
+            into.push_str(&format!("{name} ---{mode:03o} 0 0 {}\n", text(&path)));
+        }
+    }
+}
+
+/// The initramfs that belongs to an image's kernel, as a distribution would make one, compressed. It holds the image's modules.
+pub(crate) fn initrd(modules: &[PathBuf], path: &Path) {
+    let tree = tempfile::tempdir().unwrap();
+    let at = tree.path().join("usr/lib/modules/1.2.3");
+    fs::create_dir_all(at.join("kernel")).unwrap();
+    let mut dependencies = String::new();
+    let mut earlier: Vec<String> = Vec::new();
+    for module in modules {
+        // 00-virtio_ring.ko
+        let name = format!("kernel/{}", module.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().1);
+        fs::copy(module, at.join(&name)).unwrap();
+        let needs: Vec<_> = earlier.iter().rev().map(String::as_str).collect();
+        dependencies.push_str(&format!("{name}: {}\n", needs.join(" ")));
+        earlier.push(name);
+    }
+    fs::write(at.join("modules.dep"), dependencies).unwrap();
+    fs::write(at.join("modules.builtin"), "kernel/fs/ext4/ext4.ko\nkernel/crypto/crc32c_generic.ko\n").unwrap();
+    let script = "cd \"$1\" && find . | cpio --quiet -o -H newc | gzip >\"$2\"";
+    run("sh", &["-c", script, "sh", text(tree.path()), text(path)]);
+}

@@ -4,7 +4,7 @@ mod disks;
 
 use std::path::Path;
 
-use quicksand::{Sandbox, StartKind};
+use quicksand::{Sandbox, StartKind, images};
 
 async fn start(disk: &Path) -> Sandbox {
     Sandbox::builder(disk.to_str().unwrap()).start().await.unwrap_or_else(|e| panic!("failed to {e}"))
@@ -51,4 +51,61 @@ async fn an_image_without_an_init_has_its_orphans_reaped_and_what_programs_expec
     }
     assert!(shell("cat /sys/class/net/lo/operstate /sys/class/net/lo/flags").await.contains("0x9"));
     sandbox.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn roots_on_xfs_and_btrfs() {
+    for (name, make) in [("xfs", disks::xfs as fn(&Path, &Path)), ("btrfs", disks::btrfs)] {
+        let disk = disks::once(&format!("{name}.raw"), |path| {
+            let (tree, file_system) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+            disks::busybox(tree.path());
+            make(tree.path(), file_system.path());
+            disks::partitioned(file_system.path(), path);
+        });
+        let sandbox = start(&disk).await;
+        let mounts = sandbox.execute("mount").await.unwrap().stdout;
+        assert!(mounts.contains(&format!("/dev/vda2 on / type {name}")), "{mounts}");
+        sandbox.write_file("/root/x", "y").await.unwrap();
+        assert_eq!(sandbox.read_file("/root/x").await.unwrap(), b"y");
+        sandbox.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_and_an_initrd_beside_the_disk() {
+    let cache = images::Cache::from_environment().unwrap();
+    let debian = images::ensure(&cache, "debian", &quicksand::Reporter::silent()).await.unwrap();
+    let disk = disks::once("beside.raw", |path| {
+        let tree = tempfile::tempdir().unwrap();
+        disks::busybox(tree.path());
+        disks::ext4(tree.path(), path, "32M");
+    });
+    // Made anew where `debian` is another one by now.
+    let (kernel, initrd) = (disk.with_extension("kernel"), disk.with_extension("initrd"));
+    if std::fs::read(&kernel).ok() != std::fs::read(debian.kernel()).ok() {
+        std::fs::copy(debian.kernel(), &kernel).unwrap();
+        disks::initrd(&debian.modules(), &initrd);
+    }
+    let sandbox = start(&disk).await;
+    let modules = sandbox.execute("cat /proc/modules").await.unwrap().stdout;
+    // What the bundle has besides is not there: the modules are the initrd's.
+    assert!(modules.contains("virtio_blk ") && !modules.contains("overlay "), "{modules}");
+    sandbox.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn disks_that_lead_elsewhere_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (secret, disk) = (directory.path().join("secret"), directory.path().join("disk.qcow2"));
+    std::fs::write(&secret, [7; 4096]).unwrap();
+    let backing = format!("backing_file={},backing_fmt=raw", disks::text(&secret));
+    disks::run("qemu-img", &["create", "-q", "-f", "qcow2", "-o", &backing, disks::text(&disk), "1M"]);
+    let error = Sandbox::builder(disks::text(&disk)).start().await.unwrap_err().to_string();
+    assert!(error.contains("depends on another file"), "{error}");
+    std::fs::write(&disk, "KDMV of another program").unwrap();
+    let error = Sandbox::builder(disks::text(&disk)).start().await.unwrap_err().to_string();
+    assert!(error.contains("VMDK") && error.contains("qemu-img convert"), "{error}");
+    std::fs::write(&disk, [0; 1 << 20]).unwrap();
+    let error = Sandbox::builder(disks::text(&disk)).start().await.unwrap_err().to_string();
+    assert!(error.contains("find a root file system on the disk"), "{error}");
 }
