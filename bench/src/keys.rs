@@ -24,7 +24,7 @@ pub(crate) enum Target {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const KEYS: [Key; 18] = {
+pub(crate) const KEYS: [Key; 23] = {
     use Target::{AtLeast, AtMost, AtMostTimes, None as Untold};
     const fn key(name: &'static str, what: &'static str, target: Target) -> Key {
         Key { name, what, target, peer: None }
@@ -53,6 +53,11 @@ pub(crate) const KEYS: [Key; 18] = {
         key("mount_ls_10000_s", "ls of 10,000 files on a mount", AtMost(0.47)),
         key("mount_read_mb_s", "100 MB read from a mount", AtLeast(57.0)),
         key("mount_write_mb_s", "50 MB written to a mount, with fsync", AtLeast(56.0)),
+        key("image_import_400mb_s", "a disk of 400 MB taken as an image", Untold),
+        key("busybox_boot_s", "first boot of a disk with busybox's init, with its import", Untold),
+        key("busybox_warm_s", "warm start of it until its first command has exited", Untold),
+        key("no_init_boot_s", "first boot of a disk without an init, with its import", Untold),
+        key("no_init_warm_s", "warm start of it until its first command has exited", Untold),
         key("peer_start_from_save_s", "the peer: start from its own save", Untold),
         key("peer_first_command_s", "the peer: start until its first command has exited", Untold),
         key("peer_execute_s", "the peer: /bin/true in a warm guest", Untold),

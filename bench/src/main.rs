@@ -3,7 +3,7 @@
 //!
 //! - `keys`: what is measured, in which unit, and against which target;
 //! - `options`: the command line;
-//! - `clones`, `commands`, `saves`, `files`, `mounts`, `suite`, `peer`: the measurements;
+//! - `clones`, `commands`, `saves`, `files`, `images`, `mounts`, `suite`, `peer`: the measurements;
 //! - `floor`: QEMU alone, without any of quicksand's code;
 //! - `results`: figures, and how they are shown.
 //!
@@ -11,8 +11,11 @@
 
 mod clones;
 mod commands;
+#[path = "../../tests/foreign_guests/disks.rs"]
+mod disks;
 mod files;
 mod floor;
+mod images;
 mod keys;
 mod mounts;
 mod options;
@@ -95,6 +98,10 @@ async fn measure(options: &Options) -> Result<Results> {
     if options.wants(&mounts::KEYS) {
         say("mounts");
         mounts::measure(&mut results).await?;
+    }
+    if options.wants(&images::KEYS) {
+        say("images");
+        images::measure(&mut results).await?;
     }
     if options.wants(&suite::KEYS) {
         say("fifty tests");

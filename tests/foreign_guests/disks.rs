@@ -13,7 +13,7 @@ use std::{
 
 /// Where disks stay from run to run, so that what they were imported as is found again.
 fn directory() -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("disks");
+    let directory = Path::new(option_env!("CARGO_TARGET_TMPDIR").unwrap_or("target/tmp")).join("disks");
     fs::create_dir_all(&directory).unwrap();
     directory
 }

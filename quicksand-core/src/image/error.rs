@@ -245,7 +245,7 @@ pub enum ImageError {
         kind: String,
     },
     /// The machine that reads other disks for us could not be used.
-    #[error("{what} the machine that reads and writes disks for us")]
+    #[error("{what} the machine that reads disks for us")]
     Helper {
         /// What was being done.
         what: &'static str,
@@ -253,7 +253,7 @@ pub enum ImageError {
         source: Box<crate::Error>,
     },
     /// A script failed in the machine that reads other disks for us.
-    #[error("work on a disk; the machine that reads and writes disks for us said:\n{said}")]
+    #[error("work on a disk; the machine that reads disks for us said:\n{said}")]
     HelperScript {
         /// What the script wrote to its standard error.
         said: String,

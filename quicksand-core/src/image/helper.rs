@@ -1,4 +1,4 @@
-//! A machine of our own that reads and writes what is on other disks: any file system that its kernel knows, with no parser of ours
+//! A machine of our own that reads what is on other disks: any file system that its kernel knows, with no parser of ours
 //! and no root on the host. A hostile file system meets a kernel that is thrown away after.
 //!
 //! It is a clone of the image `debian` in which no init was started, so that it boots in a few seconds and then clones like any
@@ -13,12 +13,7 @@ use std::{
 };
 
 use super::{ensure_local, error::ImageError};
-use crate::{
-    Sandbox,
-    cache::Cache,
-    progress::Reporter,
-    vm::disks::{Access, CONTROLLER, Format},
-};
+use crate::{Sandbox, cache::Cache, progress::Reporter, vm::disks::CONTROLLER};
 
 /// How long one script may run. The longest reads a large disk, or writes one.
 const SCRIPT_PATIENCE: Duration = Duration::from_secs(20 * 60);
@@ -43,15 +38,6 @@ pub(crate) struct Helper {
     units: AtomicU8,
 }
 
-/// A disk that the helper has.
-#[derive(Debug)]
-pub(crate) struct HelperDisk {
-    /// The whole disk as the helper sees it: `/dev/sda`. Its first partition is then `/dev/sda1`.
-    pub(crate) device: String,
-    #[allow(dead_code, reason = "for disks that the helper writes")]
-    unit: u8,
-}
-
 impl Helper {
     /// Starts one. The image `debian` is made where it is not there.
     // Boxed, since starting a sandbox may make an image, which may take a helper.
@@ -69,22 +55,14 @@ impl Helper {
         })
     }
 
-    /// Gives it a disk. A qcow2's header must have been [checked](crate::qcow2::check).
-    pub(crate) async fn add_disk(&self, path: &Path, format: Format, access: Access) -> Result<HelperDisk, ImageError> {
+    /// Gives it a disk to read and returns what it calls that: `/dev/sda`, whose first partition is then `/dev/sda1`. It is a qcow2
+    /// whose header must have been [checked](crate::qcow2::check).
+    pub(crate) async fn add_disk(&self, path: &Path) -> Result<String, ImageError> {
         let unit = self.units.fetch_add(1, Ordering::Relaxed);
         let failed = || ImageError::helper("give a disk to");
         let vm = self.sandbox.vm().await.map_err(failed())?;
-        vm.add_disk(unit, path, format, access).await.map_err(failed())?;
-        let device = self.run(FIND_DISK, &[&unit.to_string()]).await?;
-        Ok(HelperDisk { device: device.trim().to_owned(), unit })
-    }
-
-    #[allow(dead_code, reason = "for disks that the helper writes")]
-    /// Takes a disk away, whose file is whole then. Nothing may be mounted of it any more.
-    pub(crate) async fn remove_disk(&self, disk: HelperDisk) -> Result<(), ImageError> {
-        self.run("sync; echo 1 > /sys/block/${1#/dev/}/device/delete", &[&disk.device]).await?;
-        let vm = self.sandbox.vm().await.map_err(ImageError::helper("take a disk from"))?;
-        vm.remove_disk(disk.unit).await.map_err(ImageError::helper("take a disk from"))
+        vm.add_disk(unit, path).await.map_err(failed())?;
+        Ok(self.run(FIND_DISK, &[&unit.to_string()]).await?.trim().to_owned())
     }
 
     /// Runs a shell script with arguments and returns what it printed. That it fails is an error with what it said.
@@ -100,11 +78,5 @@ impl Helper {
     /// The content of a file that it sees.
     pub(crate) async fn read(&self, path: &str) -> Result<Vec<u8>, ImageError> {
         self.sandbox.read_file(path).await.map_err(ImageError::helper("read a file of"))
-    }
-
-    #[allow(dead_code, reason = "for files that the helper is given")]
-    /// The machine itself, for what else it is to do.
-    pub(crate) fn sandbox(&self) -> &Sandbox {
-        &self.sandbox
     }
 }

@@ -25,13 +25,7 @@ use super::{
     off_the_runtime,
     tool::require,
 };
-use crate::{
-    cache::Cache,
-    progress::Reporter,
-    qcow2,
-    random::hex,
-    vm::disks::{Access, Format},
-};
+use crate::{cache::Cache, progress::Reporter, qcow2, random::hex};
 
 const INSPECT: &str = include_str!("inspect.sh");
 /// The most that a disk unpacks to, in bytes.
@@ -121,8 +115,8 @@ pub(crate) async fn ensure(
             let disk_size = take_disk(&file.disk, &directory, reporter).await?.disk_size;
             reporter.report("inspect disk", 0, 1);
             let helper = Helper::start(cache, reporter).await?;
-            let helper_disk = helper.add_disk(&directory.join(disk::FILE), Format::Qcow2, Access::ReadOnly).await?;
-            let found = Found::parse(&helper.run(INSPECT, &[&helper_disk.device]).await?);
+            let device = helper.add_disk(&directory.join(disk::FILE)).await?;
+            let found = Found::parse(&helper.run(INSPECT, &[&device]).await?);
             let part = found.part.clone().ok_or_else(|| ImageError::NoRoot { seen: found.seen.clone() })?;
             reporter.report("inspect disk", 1, 1);
             let boot = take_boot(cache, &helper, file, &found, &directory, reporter).await?;

@@ -120,12 +120,6 @@ impl Bundle {
         (bundle.description.version == VERSION && complete).then_some(bundle)
     }
 
-    #[allow(dead_code, reason = "for what is to know of the kernel")]
-    /// As `uname -r` says it.
-    pub(crate) fn release(&self) -> &str {
-        &self.description.release
-    }
-
     /// Puts the kernel, and the modules for a root file system of that kind, into an image's directory.
     pub(crate) fn put_into(&self, directory: &Path, file_system: &str) -> Result<Boot, ImageError> {
         let order = self.description.orders.iter().find(|(name, _)| name == file_system).map(|(_, files)| files);
@@ -213,7 +207,6 @@ mod tests {
         let description = Description { version: VERSION, release: "6.1".into(), orders };
         fs::write(directory.join(DESCRIPTION), serde_json::to_vec(&description).unwrap()).unwrap();
         let bundle = Bundle::read(&directory).unwrap();
-        assert_eq!(bundle.release(), "6.1");
 
         let image = temp.path().join("image");
         fs::create_dir(&image).unwrap();
