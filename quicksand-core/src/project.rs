@@ -6,6 +6,10 @@
 //! ```toml
 //! [images]
 //! mirror = "https://mirror.example.org/images"   # asked before the publishers, see `image`
+//!
+//! [images.mytools]                                # built here, see `image::recipe`
+//! from = "debian"
+//! run = ["apt-get update"]
 //! ```
 //!
 //! `quicksand.lock` is written by quicksand and meant to be committed. It says for each name of an image which one that is, so that
@@ -13,15 +17,19 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    env, fmt, fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor},
+};
 
 use crate::{
     cache::{Cache, CacheError},
+    image::Recipe,
     source::short_key,
 };
 
@@ -85,11 +93,39 @@ pub(crate) struct Config {
 }
 
 /// How images are got.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ImagesConfig {
     /// Where publishers' files are looked for first.
     pub(crate) mirror: Option<String>,
+    /// Images that are built here, by name.
+    pub(crate) recipes: BTreeMap<String, Recipe>,
+}
+
+/// By hand, since a derived one that takes any name does not tell where a mistake stands.
+impl<'de> Deserialize<'de> for ImagesConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<ImagesConfig, D::Error> {
+        struct Images;
+        impl<'de> Visitor<'de> for Images {
+            type Value = ImagesConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`mirror`, and recipes of images by their names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ImagesConfig, A::Error> {
+                let mut images = ImagesConfig::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "mirror" {
+                        images.mirror = Some(map.next_value()?);
+                    } else {
+                        images.recipes.insert(name, map.next_value()?);
+                    }
+                }
+                Ok(images)
+            }
+        }
+        from.deserialize_map(Images)
+    }
 }
 
 /// Which image a name stands for.

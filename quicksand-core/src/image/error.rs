@@ -204,6 +204,9 @@ pub enum ImageError {
         /// Those for which it exists.
         there: String,
     },
+    /// A recipe makes no image.
+    #[error(transparent)]
+    Recipe(#[from] super::RecipeError),
     /// A registry gave no image.
     #[cfg(feature = "oci")]
     #[error(transparent)]

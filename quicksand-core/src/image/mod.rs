@@ -28,6 +28,7 @@ mod layers;
 mod metadata;
 mod modules;
 mod oci;
+mod recipe;
 mod rootfs;
 mod tool;
 
@@ -47,6 +48,8 @@ pub use initramfs::initramfs;
 pub use known::{Update, update};
 pub(crate) use metadata::Defaults;
 pub use metadata::Origin;
+pub(crate) use recipe::Recipe;
+pub use recipe::RecipeError;
 
 use crate::{
     cache::{Cache, CacheError, Unfinished},
@@ -186,6 +189,10 @@ impl Image {
         &self.metadata.root.flags
     }
 
+    pub(crate) fn root(&self) -> &Root {
+        &self.metadata.root
+    }
+
     /// How programs are run in it.
     pub(crate) fn defaults(&self) -> &Defaults {
         &self.metadata.defaults
@@ -248,6 +255,9 @@ pub(crate) async fn ensure_local(cache: &Cache, reporter: &Reporter) -> Result<I
 pub async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Result<Image, ImageError> {
     if let Some(reference) = oci::Reference::parse(name) {
         return oci::ensure(cache, reference?, reporter).await;
+    }
+    if let Some(found) = recipe::find(name)? {
+        return found.ensure(cache, reporter).await;
     }
     known::ensure(cache, name, reporter).await
 }
