@@ -24,7 +24,7 @@ pub(crate) enum Target {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const KEYS: [Key; 23] = {
+pub(crate) const KEYS: [Key; 27] = {
     use Target::{AtLeast, AtMost, AtMostTimes, None as Untold};
     const fn key(name: &'static str, what: &'static str, target: Target) -> Key {
         Key { name, what, target, peer: None }
@@ -58,6 +58,10 @@ pub(crate) const KEYS: [Key; 23] = {
         key("busybox_warm_s", "warm start of it until its first command has exited", Untold),
         key("no_init_boot_s", "first boot of a disk without an init, with its import", Untold),
         key("no_init_warm_s", "warm start of it until its first command has exited", Untold),
+        key("forward_connect_s", "connection by a forwarded port, until a server's byte is back", AtMost(0.020)),
+        key("forward_mb_s", "100 MB out of the guest by a forwarded port", AtLeast(30.0)),
+        key("full_ready_s", "start of a clone with the network full", Untold),
+        key("private_ready_s", "start of a clone on a private network, until it has its address", Untold),
         key("peer_start_from_save_s", "the peer: start from its own save", Untold),
         key("peer_first_command_s", "the peer: start until its first command has exited", Untold),
         key("peer_execute_s", "the peer: /bin/true in a warm guest", Untold),

@@ -3,7 +3,7 @@
 //!
 //! - `keys`: what is measured, in which unit, and against which target;
 //! - `options`: the command line;
-//! - `clones`, `commands`, `saves`, `files`, `images`, `mounts`, `suite`, `peer`: the measurements;
+//! - `clones`, `commands`, `saves`, `files`, `images`, `mounts`, `network`, `suite`, `peer`: the measurements;
 //! - `floor`: QEMU alone, without any of quicksand's code;
 //! - `results`: figures, and how they are shown.
 //!
@@ -18,6 +18,7 @@ mod floor;
 mod images;
 mod keys;
 mod mounts;
+mod network;
 mod options;
 mod peer;
 mod results;
@@ -94,6 +95,10 @@ async fn measure(options: &Options) -> Result<Results> {
     if options.wants(&files::KEYS) {
         say("files");
         files::measure(&mut results).await?;
+    }
+    if options.wants(&network::KEYS) {
+        say("connections and networks");
+        network::measure(options, &mut results).await?;
     }
     if options.wants(&mounts::KEYS) {
         say("mounts");
