@@ -170,7 +170,7 @@ fn no_flag_opens_anything_but_the_file() {
 fn no_set_id_bits_and_no_devices() {
     let host = host();
     let mut guest = Guest::of(&host.share);
-    let created = guest.create(ROOT, "created", libc::O_RDWR, 0o6755).unwrap();
+    guest.create(ROOT, "created", libc::O_RDWR, 0o6755).unwrap();
     guest.mkdir("directory", 0o6755).unwrap();
     guest.mknod("node", libc::S_IFREG | 0o6755, 0).unwrap();
     guest.mknod("pipe", libc::S_IFIFO | 0o6644, 0).unwrap();
