@@ -116,10 +116,8 @@ pub(crate) async fn warm_state(
     boot_timeout: Duration,
     reporter: &Reporter,
 ) -> Result<Warm, Error> {
-    let machine_key = machine.key(host.version);
-    let image = source.image();
-    let command_line = command_line(&image, machine.accelerator);
-    let key = short_key(&format!("{}\n{machine_key}\n{command_line}", source.id()));
+    let (machine_key, image) = (machine.key(host.version), source.image());
+    let key = warm_key(host, source, machine);
     let directory = host.cache.states().join(&key);
     // A damaged one is made again: it is only a cache.
     let look = || State::read(&directory).unwrap_or_default();
@@ -163,6 +161,18 @@ pub(crate) async fn warm_state(
 pub(crate) fn boot(host: &Host, image: &Image, accelerator: Accelerator, timeout: Duration) -> Result<Boot, Error> {
     let initramfs = initramfs_file(host, image)?;
     Ok(Boot { kernel: image.kernel(), initramfs, command_line: command_line(image, accelerator), timeout })
+}
+
+/// What tells a warm state from all others.
+fn warm_key(host: &Host, source: &Source, machine: &Machine) -> String {
+    let command_line = command_line(&source.image(), machine.accelerator);
+    short_key(&format!("{}\n{}\n{command_line}", source.id(), machine.key(host.version)))
+}
+
+/// The warm state of a source for that machine, where the cache has it.
+pub(crate) fn known_warm_state(host: &Host, source: &Source, machine: &Machine) -> Option<State> {
+    // Damaged is absent: it is only a cache.
+    State::read(&host.cache.states().join(warm_key(host, source, machine))).ok().flatten()
 }
 
 /// Removes a warm state that turned out not to work, so that it is made again.

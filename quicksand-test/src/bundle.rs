@@ -6,6 +6,7 @@
 //! commands.jsonl   what was run in the guest, with its output and time
 //! console.log      what the guest printed on its console last
 //! journal.log      the guest's journal, or its kernel's messages where it has none
+//! screenshot.png   its display, where it has one
 //! qemu.sh          the command that started QEMU
 //! qemu.log         what QEMU said
 //! ```
@@ -14,8 +15,9 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use quicksand_core::Sandbox;
+use quicksand_core::{Error, Sandbox};
 use serde::Serialize;
+use tokio::time::timeout;
 
 /// Most that a file may hold, in bytes.
 const MOST: usize = 4 << 20;
@@ -80,6 +82,16 @@ pub(crate) async fn write_journal(directory: &Path, sandbox: &Sandbox, patience:
     match asked {
         Ok(journal) => write(directory, "journal.log", &journal.stdout),
         Err(error) => write(directory, "journal.log", &format!("it could not be had: failed to {error}\n")),
+    }
+}
+
+/// Takes a picture of the display, where there is one.
+pub(crate) async fn write_screenshot(directory: &Path, sandbox: &Sandbox, patience: Duration) {
+    let path = directory.join("screenshot.png");
+    match timeout(patience, sandbox.screenshot(&path)).await {
+        Ok(Ok(()) | Err(Error::NoDisplay)) => {}
+        Ok(Err(error)) => tracing::warn!(path = %path.display(), %error, "there is no picture of the display"),
+        Err(_) => tracing::warn!(path = %path.display(), "there is no picture of the display in time"),
     }
 }
 

@@ -21,6 +21,7 @@ mod describe;
 mod failure;
 mod meta;
 mod place;
+mod pool;
 mod prepare;
 mod progress;
 mod requirement;

@@ -9,6 +9,7 @@ use quicksand_core::{Error, Sandbox, SandboxBuilder, Size};
 
 use crate::{
     meta::{MachineMeta, TestMeta},
+    pool,
     progress::show_progress,
     setups::{self, InputError, SetupFailure, Unresolved},
 };
@@ -37,7 +38,7 @@ pub(crate) async fn prepare(meta: &TestMeta) -> Result<Sandbox, Failure> {
     let layers = setups::layers(meta).map_err(Failure::Unresolved)?;
     let Some(top) = layers.last() else {
         let image = setups::image(meta).map_err(Failure::Unresolved)?;
-        return Ok(options(&meta.machine, image, &saves).start().await?);
+        return start(options(&meta.machine, image, &saves), meta, image, &saves).await;
     };
     // Between our look and our start another test may have made one anew, from something else under the same name.
     for _ in 0..TRIES {
@@ -54,7 +55,20 @@ async fn start_from(layers: &[setups::Layer], save: &str, meta: &TestMeta, saves
     if let Some(saved) = setups::make(layers, saves, meta.name).await? {
         start = start.expecting(&saved);
     }
-    Ok(start.start().await?)
+    self::start(start, meta, save, saves).await
+}
+
+/// Starts a machine: by the one that was made ready, where that is of the same kind. Has the next one made ready.
+async fn start(builder: SandboxBuilder, meta: &TestMeta, source: &str, saves: &Path) -> Result<Sandbox, Failure> {
+    let base = format!("{source} in {}, {:?}", saves.display(), meta.machine);
+    let next = builder.clone();
+    let builder = match pool::take(&base) {
+        Some(standby) => builder.standby(standby),
+        None => builder,
+    };
+    let sandbox = builder.start().await?;
+    pool::refill(base, next);
+    Ok(sandbox)
 }
 
 /// A builder of a machine of the harness.

@@ -115,6 +115,7 @@ impl Test {
                 self.keep(sandbox, &cause.reason(), patience.keep).await;
             }
             if let Some(directory) = self.attempt.directory() {
+                bundle::write_screenshot(directory, sandbox, patience.guest).await;
                 bundle::write_journal(directory, sandbox, patience.guest).await;
             }
         }

@@ -47,6 +47,8 @@ pub(super) struct Present {
     pub(super) demand: Demand,
     /// What it takes by now, in bytes.
     pub(super) used: u64,
+    /// Whether it runs something. A standby does not.
+    pub(super) busy: bool,
 }
 
 /// What there is for machines.
@@ -77,9 +79,15 @@ impl Capacity {
 
     /// Whether one more machine can run beside those that are there.
     pub(super) fn admits(&self, present: &[Present], wanted: Demand) -> bool {
-        let busy: u32 = present.iter().map(|machine| machine.demand.cpus).sum();
+        let busy: u32 = present.iter().filter(|machine| machine.busy).map(|machine| machine.demand.cpus).sum();
         self.holds(present, wanted)
             && (self.jobs.is_some() || busy.saturating_add(wanted.cpus) <= self.cores.saturating_mul(GUESTS_PER_CORE))
+    }
+
+    /// Whether a machine can be made ready that nobody waits for: one that takes nothing from those that are there.
+    pub(super) fn admits_standby(&self, present: &[Present], wanted: Demand) -> bool {
+        let cpus: u32 = present.iter().filter(|machine| machine.busy).map(|machine| machine.demand.cpus).sum();
+        self.holds(present, wanted) && cpus.saturating_add(wanted.cpus) <= self.cores
     }
 
     /// Whether memory and number allow for one more machine.
@@ -125,7 +133,7 @@ mod tests {
     }
 
     fn present(demand: Demand, used: u64) -> Present {
-        Present { demand, used: used * MIB }
+        Present { demand, used: used * MIB, busy: true }
     }
 
     /// How many machines of a kind run at once.
@@ -155,6 +163,16 @@ mod tests {
         assert!(capacity.admits(&[present(demand(512, 1), 0)], demand(512, 1)));
         assert!(!capacity.admits(&[present(demand(512, 1), 0); 2], demand(512, 1)));
         assert!(capacity.admits(&[present(demand(512, 1), 600); 5], demand(512, 1)), "they have theirs already");
+    }
+
+    #[test]
+    fn a_standby_needs_an_idle_core() {
+        let capacity = Capacity { budget: 3072 * MIB, room: None, jobs: None, cores: 2 };
+        let one = present(demand(512, 1), 0);
+        assert!(capacity.admits_standby(&[one], demand(512, 1)));
+        assert!(!capacity.admits_standby(&[one; 2], demand(512, 1)));
+        assert!(capacity.admits_standby(&[one, Present { busy: false, ..one }], demand(512, 1)));
+        assert!(!Capacity { jobs: Some(1), ..capacity }.admits_standby(&[one], demand(512, 1)));
     }
 
     #[test]

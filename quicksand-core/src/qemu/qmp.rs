@@ -5,7 +5,10 @@
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -80,7 +83,7 @@ pub struct Qmp {
     inbox: Arc<Mutex<Inbox>>,
     events: broadcast::Sender<Event>,
     closing: watch::Receiver<Closing>,
-    reader: JoinHandle<()>,
+    _reader: Reader,
 }
 
 /// How the channel came to its end.
@@ -115,14 +118,42 @@ impl Qmp {
     ///
     /// [`QmpError`] of the command `qmp_capabilities`, which is the first.
     pub async fn open(socket: UnixStream) -> Result<Qmp, QmpError> {
+        let qmp = Qmp::follow(socket);
+        qmp.execute("qmp_capabilities", json!({})).await?;
+        Ok(qmp)
+    }
+
+    /// Takes up a channel that was [put aside](Qmp::put_aside), on the runtime of the caller.
+    ///
+    /// # Errors
+    ///
+    /// Those of giving the socket to the runtime.
+    pub fn take_up(socket: StdUnixStream) -> io::Result<Qmp> {
+        Ok(Qmp::follow(UnixStream::from_std(socket)?))
+    }
+
+    /// Takes the channel from its runtime, so that it can be taken up on another. No command may be under way; events of the time
+    /// between are told by nobody.
+    ///
+    /// # Errors
+    ///
+    /// Those of doubling a descriptor.
+    pub fn put_aside(self) -> io::Result<StdUnixStream> {
+        let writer = self.writer.into_inner();
+        let socket: &UnixStream = writer.as_ref();
+        let socket = socket.as_fd().try_clone_to_owned()?.into();
+        // Dropped, it would tell QEMU that nothing more comes.
+        writer.forget();
+        Ok(socket)
+    }
+
+    fn follow(socket: UnixStream) -> Qmp {
         let (reader, writer) = socket.into_split();
         let inbox = Arc::new(Mutex::new(Inbox::default()));
         let (events, _) = broadcast::channel(EVENTS);
         let (end, closing) = watch::channel(Closing::default());
-        let reader = tokio::spawn(read(reader, Arc::clone(&inbox), events.clone(), end));
-        let qmp = Qmp { writer: AsyncMutex::new(writer), inbox, events, closing, reader };
-        qmp.execute("qmp_capabilities", json!({})).await?;
-        Ok(qmp)
+        let reader = Reader(tokio::spawn(read(reader, Arc::clone(&inbox), events.clone(), end)));
+        Qmp { writer: AsyncMutex::new(writer), inbox, events, closing, _reader: reader }
     }
 
     /// Carries out a command and returns what it returns.
@@ -186,9 +217,13 @@ impl Qmp {
     }
 }
 
-impl Drop for Qmp {
+/// A task that ends with us.
+#[derive(Debug)]
+struct Reader(JoinHandle<()>);
+
+impl Drop for Reader {
     fn drop(&mut self) {
-        self.reader.abort();
+        self.0.abort();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Mutex, time::Duration};
 
+use super::standby::Ready;
 use super::{
     Life, Sandbox,
     save::{Saved, check_name},
@@ -43,6 +44,7 @@ pub struct SandboxBuilder {
     #[cfg(feature = "mounts")]
     pub(super) mounts: Vec<crate::Mount>,
     pub(super) turn: Turn,
+    pub(super) ready: Ready,
     pub(super) identity: Identity,
     pub(super) forwards: Vec<PortForward>,
     pub(super) host_ports: Vec<u16>,

@@ -116,7 +116,13 @@ impl Sandbox {
         .await?;
         let outside = running.outside.twin()?;
         let vm = Vm::restore(&running.host, &state, &outside, Identity::New).await?;
-        let report = StartReport { kind: StartKind::Warm, reasons: Vec::new(), elapsed: begun.elapsed(), waited };
+        let report = StartReport {
+            kind: StartKind::Warm,
+            reasons: Vec::new(),
+            elapsed: begun.elapsed(),
+            waited,
+            was_ready: false,
+        };
         let twin = running.twin(vm, outside, report, slot).await;
         attach::attach(&twin).await?;
         let options = SandboxBuilder { save: None, ..self.options.clone() };

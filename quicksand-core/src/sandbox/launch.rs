@@ -1,9 +1,13 @@
 //! How a sandbox comes to run: what is fastest is tried first.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 #[cfg(feature = "mounts")]
 use super::mounts::Mounts;
+use super::standby::Taken;
 use super::{DEFAULT_MEMORY, Links, Running, SandboxBuilder, StartKind, StartReport, attach};
 use crate::{
     Error, Reporter, Result, Size, accel,
@@ -11,6 +15,7 @@ use crate::{
     host::Host,
     machine::Machine,
     source::{self, Source},
+    state::State,
     vm::{Identity, Outside, Probe, Vm},
 };
 
@@ -44,7 +49,13 @@ impl SandboxBuilder {
         }
         host.check_room(memory)?;
         let demand = Demand { memory: memory.bytes(), cpus };
-        let (slot, waited) = Slot::take(&host, demand, self.turn, &self.reporter).await?;
+        let (ready, slot, waited) = match self.ready.take(&host, demand).await? {
+            Some((ready, slot)) => (Some(ready), slot, Duration::ZERO),
+            None => {
+                let (slot, waited) = Slot::take(&host, demand, self.turn, &self.reporter).await?;
+                (None, slot, waited)
+            }
+        };
         host.check_memory_left(memory)?;
         let probe_files = source::probe_files(&host, &image)?;
         let choice = accel::choose(&host, self.accel, Probe::of(&probe_files)).await?;
@@ -57,12 +68,12 @@ impl SandboxBuilder {
         };
 
         let outside = self.outside()?;
-        let (vm, kind, reasons) = self.bring_up(&host, &source, &machine, &outside).await?;
+        let (vm, kind, reasons, was_ready) = self.bring_up(&host, &source, &machine, &outside, ready).await?;
         vm.grow_disk(disk_size.bytes()).await?;
         for reason in &reasons {
             tracing::warn!(source = self.source, reason, "a slower start");
         }
-        let report = StartReport { kind, reasons, elapsed: begun.elapsed().saturating_sub(waited), waited };
+        let report = StartReport { kind, reasons, elapsed: begun.elapsed().saturating_sub(waited), waited, was_ready };
         tracing::debug!(source = self.source, ?report, "started");
         let links = Links::new(self, &outside);
         let given = (outside, self.boot_timeout);
@@ -74,7 +85,7 @@ impl SandboxBuilder {
     }
 
     /// What its machine is given at each of its starts.
-    fn outside(&self) -> Result<Outside> {
+    pub(super) fn outside(&self) -> Result<Outside> {
         let memberships = self.networks.iter().map(|(network, name)| network.join(name)).collect::<Result<_>>()?;
         Ok(Outside { source: self.source.clone(), network: self.network, vnc: self.vnc.clone(), memberships })
     }
@@ -86,7 +97,8 @@ impl SandboxBuilder {
         source: &Source,
         machine: &Machine,
         outside: &Outside,
-    ) -> Result<(Vm, StartKind, Vec<String>)> {
+        mut ready: Option<Taken>,
+    ) -> Result<(Vm, StartKind, Vec<String>, bool)> {
         let mut reasons = Vec::new();
         if let Source::Save(state) = source {
             // The key is a claim of the save's, and what it was made of is what would be run: both must fit.
@@ -94,8 +106,11 @@ impl SandboxBuilder {
             if !state.manifest.has_memory {
                 reasons.push("the save has no memory, like every one that was imported".to_owned());
             } else if fits {
+                if let Some(vm) = self.wake_ready(&mut ready, state).await {
+                    return Ok((vm, StartKind::Warm, reasons, true));
+                }
                 match Vm::restore(host, state, outside, self.identity).await {
-                    Ok(vm) => return Ok((vm, StartKind::Warm, reasons)),
+                    Ok(vm) => return Ok((vm, StartKind::Warm, reasons, false)),
                     Err(error) => reasons.push(format!("the save's memory could not be used: failed to {error}")),
                 }
             } else {
@@ -111,15 +126,25 @@ impl SandboxBuilder {
         if warm.booted && reasons.is_empty() {
             reasons.push("there was no warm state yet".to_owned());
         }
+        if let Some(vm) = self.wake_ready(&mut ready, &warm.state).await {
+            return Ok((vm, kind, reasons, true));
+        }
         match Vm::restore(host, &warm.state, outside, Identity::New).await {
-            Ok(vm) => return Ok((vm, kind, reasons)),
+            Ok(vm) => return Ok((vm, kind, reasons, false)),
             Err(error) if warm.booted => return Err(error),
             Err(error) => reasons.push(format!("the warm state could not be used: failed to {error}")),
         }
         source::quarantine(host, &warm.state);
         let warm = source::warm_state(host, source, machine, self.boot_timeout, &self.reporter).await?;
         let vm = Vm::restore(host, &warm.state, outside, Identity::New).await?;
-        Ok((vm, if warm.booted { booted_kind } else { StartKind::Warm }, reasons))
+        Ok((vm, if warm.booted { booted_kind } else { StartKind::Warm }, reasons, false))
+    }
+
+    /// The machine that was made ready, where it is a clone of that state and wakes.
+    async fn wake_ready(&self, ready: &mut Option<Taken>, state: &State) -> Option<Vm> {
+        let loaded = ready.take()?.of(&state.manifest.id, self.network)?;
+        let woken = loaded.wake(self.identity).await;
+        woken.inspect_err(|error| tracing::warn!(%error, "a machine that was made ready does not wake")).ok()
     }
 }
 

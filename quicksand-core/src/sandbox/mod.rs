@@ -11,6 +11,7 @@ mod mounts;
 mod network;
 mod running;
 mod save;
+mod standby;
 
 use std::{
     fmt,
@@ -38,6 +39,7 @@ use network::Links;
 use running::{Running, Watcher, to_the_end};
 pub use save::{SaveReport, Saved};
 pub(crate) use save::{check_name, make_saves_dir, save_lock_name};
+pub use standby::Standby;
 
 /// Memory of a guest unless it is told otherwise.
 pub const DEFAULT_MEMORY: Size = Size::from_mib(512);
@@ -70,6 +72,8 @@ pub struct StartReport {
     pub elapsed: Duration,
     /// How long it waited until other machines left room for it.
     pub waited: Duration,
+    /// Whether its machine had been made ready before it was asked for.
+    pub was_ready: bool,
 }
 
 /// A virtual machine of one's own.
@@ -129,6 +133,7 @@ impl Sandbox {
             #[cfg(feature = "mounts")]
             mounts: Vec::new(),
             turn: Turn::default(),
+            ready: standby::Ready::default(),
             identity: Identity::New,
             forwards: Vec::new(),
             host_ports: Vec::new(),

@@ -24,7 +24,7 @@ pub(crate) use console::{last_lines, printable};
 pub(crate) use end::End;
 pub use failure::{Stage, StartCause, StartError};
 pub(crate) use freeze::DiskAlone;
-pub(crate) use start::{Boot, Identity, Probe};
+pub(crate) use start::{Aside, Boot, Identity, Loaded, Probe};
 
 use tokio::sync::Mutex;
 

@@ -79,6 +79,7 @@ pub(crate) enum Identity {
 }
 
 /// A QEMU that answers on its control channel, and the agent's socket.
+#[derive(Debug)]
 struct Launched {
     process: Process,
     qmp: Qmp,
@@ -86,6 +87,35 @@ struct Launched {
     console: Console,
     run_dir: Arc<RunDir>,
     disk: Vec<PathBuf>,
+}
+
+/// A clone whose state is loaded and whose guest does not run yet.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    launched: Launched,
+    state: State,
+    machine: Machine,
+    memory_file: PathBuf,
+    network: NetworkMode,
+    way_out: WayOut,
+    cards: Cards,
+}
+
+/// The same on no runtime. Dropping it throws it away.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    qmp: StdUnixStream,
+    agent: StdUnixStream,
+    process: Process,
+    machine: Machine,
+    memory_file: PathBuf,
+    disk: Vec<PathBuf>,
+    network: NetworkMode,
+    way_out: WayOut,
+    cards: Cards,
+    console: Console,
+    state: State,
+    run_dir: Arc<RunDir>,
 }
 
 impl Vm {
@@ -165,6 +195,13 @@ impl Vm {
         outside: &Outside,
         identity: Identity,
     ) -> Result<Vm, Error> {
+        Loaded::load(host, state, outside).await?.wake(identity).await
+    }
+}
+
+impl Loaded {
+    /// Starts QEMU and has it load the state.
+    pub(crate) async fn load(host: &Host, state: &State, outside: &Outside) -> Result<Loaded, Error> {
         let run_dir = Arc::new(RunDir::create(&host.cache)?);
         if let Some(fault) = state.memory_fault() {
             let cause = StartCause::BadState(fault);
@@ -172,26 +209,31 @@ impl Vm {
         }
         state.touch();
         let memory_file = state.memory();
-        let disk_size = state.disk_size();
-        let disk = with_overlay(host, &run_dir, state.disk(), disk_size)?;
+        let disk = with_overlay(host, &run_dir, state.disk(), state.disk_size())?;
         let machine = state.manifest.machine.clone();
         let mut way_out = WayOut::begin(host, outside.network, state.manifest.user_network, run_dir.path()).await;
         let (cards, sockets) = Cards::new(&outside.memberships, state.manifest.cards)?;
         let network = (way_out.plug(), sockets);
         let launched = launch(host, &machine, run_dir, &memory_file, disk, network, Begin::Restore).await?;
-        let Launched { process, qmp, agent, console, run_dir, disk } = launched;
+        let Launched { process, qmp, run_dir, console, .. } = &launched;
 
         let deadline = Instant::now() + QEMU_PATIENCE;
         let devices = state.devices();
-        let way_out = watch(&process, (&run_dir, &console), Stage::Load, deadline, async {
-            load(&qmp, &devices).await?;
-            way_out.finish(&qmp).await.map_err(StartCause::Qmp)
+        let way_out = watch(process, (run_dir, console), Stage::Load, deadline, async {
+            load(qmp, &devices).await?;
+            way_out.finish(qmp).await.map_err(StartCause::Qmp)
         });
         let way_out = way_out.await?;
         if machine.display {
-            video::load(&qmp, process.pid(), &state.video()).await?;
+            video::load(qmp, process.pid(), &state.video()).await?;
         }
+        Ok(Loaded { launched, state: state.clone(), machine, memory_file, network: outside.network, way_out, cards })
+    }
 
+    /// Lets the guest run, as a machine of its own or as the one that was frozen.
+    pub(crate) async fn wake(self, identity: Identity) -> Result<Vm, Error> {
+        let Loaded { launched, state, machine, memory_file, network, way_out, cards } = self;
+        let Launched { process, qmp, agent, console, run_dir, disk } = launched;
         let deadline = Instant::now() + WAKE_PATIENCE;
         let channel = watch(&process, (&run_dir, &console), Stage::Wake, deadline, async {
             let opening = Opening::Restored { in_frame: state.manifest.in_frame };
@@ -201,13 +243,46 @@ impl Vm {
             running.map_err(StartCause::Qmp)?;
             let channel = channel.map_err(StartCause::Channel)?;
             // Not waited for: the agent carries it out before anything that follows, and refuses all that follows if it fails.
-            wake(&channel, guest_network(outside.network), identity)?.forget();
+            wake(&channel, guest_network(network), identity)?.forget();
             Ok(channel)
         });
         let channel = channel.await?;
-        let origin = Some(state.clone());
-        let disk = Disk::new(disk, disk_size);
+        let disk = Disk::new(disk, state.disk_size());
+        let origin = Some(state);
         Ok(Vm { channel, qmp, process, machine, memory_file, disk, way_out, cards, console, origin, run_dir })
+    }
+
+    /// Takes it from its runtime, so that it can be woken on another.
+    pub(crate) fn put_aside(self) -> io::Result<Aside> {
+        let Loaded { launched, state, machine, memory_file, network, way_out, cards } = self;
+        let Launched { process, qmp, agent, console, run_dir, disk } = launched;
+        let (qmp, agent) = (qmp.put_aside()?, agent.into_std()?);
+        Ok(Aside { process, qmp, agent, console, run_dir, disk, state, machine, memory_file, network, way_out, cards })
+    }
+}
+
+impl Aside {
+    /// Its QEMU's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Whether its QEMU has not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_running()
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Takes it up on the runtime of the caller.
+    pub(crate) fn take_up(self) -> io::Result<Loaded> {
+        let Aside { process, qmp, agent, console, run_dir, disk, state, machine, memory_file, network, way_out, cards } =
+            self;
+        let (qmp, agent) = (Qmp::take_up(qmp)?, UnixStream::from_std(agent)?);
+        let launched = Launched { process, qmp, agent, console, run_dir, disk };
+        Ok(Loaded { launched, state, machine, memory_file, network, way_out, cards })
     }
 }
 
