@@ -44,7 +44,6 @@
 //! Images and warm states are in the user's cache directory and can be made again. Saves are in `.quicksand/sandboxes`
 //! of the package; those that [`sandbox_test`] makes are made again when what they are made from changes.
 
-pub use quicksand_core::environment;
 pub use quicksand_core::{
     Accel, Accelerator, ArchiveError, ChannelError, Child, Chord, Command, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY,
     DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, DEFAULT_WAIT_TIMEOUT, Error, ExitStatus, Found, HOST_NAME, KeptMachine, Key,
@@ -54,6 +53,7 @@ pub use quicksand_core::{
 };
 #[cfg(feature = "mounts")]
 pub use quicksand_core::{ActiveMount, Mount};
+pub use quicksand_core::{blocking, environment};
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;
 #[cfg(feature = "insta")]

@@ -22,6 +22,7 @@
 
 mod accel;
 mod admission;
+pub mod blocking;
 pub mod cache;
 mod command;
 mod command_log;

@@ -2,7 +2,7 @@
 //!
 //! Depend on the package `quicksand`, which exports them: what they generate refers to it.
 //!
-//! - [`macro@sandbox_test`] makes a test of an `async fn` that takes a machine.
+//! - [`macro@sandbox_test`] makes a test of an `async fn` that takes a machine, or of a plain `fn`.
 //! - [`macro@sandbox_setup`] makes a function prepare machines, once for many tests.
 
 #![forbid(unsafe_code)]
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use proc_macro::{Span, TokenStream};
 
-/// Makes a test of an `async fn` that takes a machine.
+/// Makes a test of an `async fn` that takes a machine; a plain `fn` takes a `blocking::Sandbox`.
 ///
 /// ```ignore
 /// use quicksand::{Sandbox, sandbox_test};

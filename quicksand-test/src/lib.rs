@@ -49,7 +49,7 @@ pub mod __private {
             Base, MachineMeta, Requirement, Runtime, Setup, SetupMeta, SetupOutcome, Start, TestMeta, Variant, Work,
         },
         requirement::is_skipped,
-        run::run,
+        run::{run, run_blocking},
     };
     #[cfg(feature = "insta")]
     pub use {insta, quicksand_core::Output};

@@ -1,7 +1,7 @@
 //! Running one test.
 
 use std::{
-    panic::resume_unwind,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::pin,
     process::{ExitCode, Termination},
     sync::Arc,
@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quicksand_core::Sandbox;
-use tokio::runtime::{self, Builder};
+use quicksand_core::{Sandbox, blocking};
+use tokio::{
+    runtime::{self, Builder, Handle},
+    sync::oneshot,
+};
 
 use crate::{
     body::{End, watch},
@@ -130,6 +133,44 @@ where
         End::Terminated => Cause::Terminated,
     };
     failed(cause).await
+}
+
+/// Runs a test that is a plain function, on a machine of its own.
+///
+/// It has a thread of its own, which nobody can end from outside. Its machine is ended when its time is over, with which fails
+/// whatever it waits for in it.
+///
+/// # Panics
+///
+/// As [`run`].
+pub fn run_blocking<T: Termination>(meta: &TestMeta, body: impl FnOnce(blocking::Sandbox) -> T + Send + 'static) {
+    run(meta, async |sandbox| {
+        let mut machine = Abandoned(sandbox.share().ok());
+        let sandbox = blocking::Sandbox::on(Handle::current(), sandbox);
+        let (outcome, ended) = oneshot::channel();
+        let work = move || {
+            let reported = catch_unwind(AssertUnwindSafe(|| body(sandbox).report()));
+            // Nobody waits for what is too late.
+            let _ = outcome.send(reported);
+        };
+        // What is named after a test finds the test's name, also here.
+        let name = thread::current().name().unwrap_or(meta.name).to_owned();
+        thread::Builder::new().name(name).spawn(work).expect("a test can have a thread");
+        let reported = ended.await.expect("the thread tells its outcome");
+        machine.0 = None;
+        reported.unwrap_or_else(|panic| resume_unwind(panic))
+    });
+}
+
+/// A machine that is ended when nobody waits for its test any more.
+struct Abandoned(Option<Sandbox>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if let Some(machine) = &self.0 {
+            machine.abandon();
+        }
+    }
 }
 
 fn runtime(kind: Runtime) -> runtime::Runtime {

@@ -145,7 +145,7 @@ impl Process {
         })
     }
 
-    fn signal_kill(&self) {
+    pub(crate) fn signal_kill(&self) {
         // The number is QEMU's until the keeper has reaped it, and it says so before anything else happens.
         if self.is_running() {
             let _ = kill(Pid::from_raw(self.pid as i32), Signal::SIGKILL);

@@ -49,6 +49,14 @@ impl Sandbox {
         Ok(Sandbox { options: self.options.clone(), life: Mutex::new(life) })
     }
 
+    /// Ends the machine, whoever still uses it, without a save.
+    #[doc(hidden)]
+    pub fn abandon(&self) {
+        if let Ok(running) = self.running() {
+            running.vm().process().signal_kill();
+        }
+    }
+
     /// What is known of its machine, also where that has ended.
     ///
     /// # Errors

@@ -228,8 +228,12 @@ fn run(
 ) -> TokenStream {
     let meta = meta::test(arguments, test, name, variant, file);
     let function = &test.sig.ident;
+    let run = match test.sig.asyncness {
+        Some(_) => quote!(::quicksand::__private::run),
+        None => quote!(::quicksand::__private::run_blocking),
+    };
     if arguments.requires.is_empty() {
-        return quote!(::quicksand::__private::run(#meta, #function));
+        return quote!(#run(#meta, #function));
     }
     let it = Ident::new("meta", Span::mixed_site());
     let skipped = match signature::expected_panic(&test.attrs) {
@@ -242,7 +246,7 @@ fn run(
         if ::quicksand::__private::is_skipped(#it) {
             #skipped
         }
-        ::quicksand::__private::run(#it, #function)
+        #run(#it, #function)
     }
 }
 
@@ -390,13 +394,17 @@ mod tests {
     }
 
     #[test]
-    fn tests_are_plain_async_functions_of_a_machine() {
-        assert_refused(
-            quote!(
-                fn a(sb: Sandbox) {}
-            ),
-            &["must be async: write `async fn a(sb: Sandbox)`"],
-        );
+    fn a_test_without_async_gets_the_sandbox_that_blocks() {
+        let test = quote! {
+            fn boots(sb: blocking::Sandbox) {}
+        };
+        let code = pretty(sandbox_test(quote!(image = "debian"), test, None));
+        assert!(code.contains("::quicksand::__private::run_blocking("), "{code}");
+        assert!(code.contains("fn boots(sb: blocking::Sandbox) {}"), "{code}");
+    }
+
+    #[test]
+    fn tests_are_plain_functions_of_a_machine() {
         assert_refused(
             quote!(
                 async fn a() {}
@@ -489,7 +497,7 @@ mod tests {
             ),
             None,
         );
-        assert_eq!(messages(tokens.clone()).len(), 5);
+        assert_eq!(messages(tokens.clone()).len(), 4);
         assert!(tokens.to_string().ends_with("fn a () { }"), "the function stays: {tokens}");
     }
 

@@ -78,6 +78,12 @@ async fn the_runtime_is_chosen(_: Sandbox) {
     assert_eq!(last_meta().runtime, Runtime::CurrentThread);
 }
 
+#[sandbox_test(image = "debian", save = "base", setup = sb)]
+fn needs_no_async(sb: Sandbox) -> Result<(), String> {
+    assert_eq!(sb.prepared(), 1);
+    Ok(())
+}
+
 const UPDATE: &str = "apt-get update";
 
 #[sandbox_test(from = "base", save = "git", setup(UPDATE, "apt-get install -y git"))]

@@ -163,6 +163,10 @@ pub(crate) mod __private {
         assert_eq!(finish(body(sandbox)).report(), ExitCode::SUCCESS);
     }
 
+    pub(crate) fn run_blocking<T: Termination>(meta: &TestMeta, body: impl FnOnce(Sandbox) -> T) {
+        run(meta, async |sandbox| body(sandbox));
+    }
+
     /// The outcome of a future that never waits.
     fn finish<T>(future: impl Future<Output = T>) -> T {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {

@@ -1,8 +1,0 @@
-use quicksand::{Sandbox, sandbox_test};
-
-#[sandbox_test(image = "debian")]
-fn test(sb: Sandbox) {
-    drop(sb);
-}
-
-fn main() {}
