@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// What you do there is gone when it ends, unless --save keeps it. Ctrl-] pressed three times leaves a guest that no
     /// longer answers.
     Shell(ShellArgs),
+    /// Images: what machines start from
+    #[command(subcommand)]
+    Images(ImagesCommand),
     /// Take a picture of what a machine shows on its display
     Screenshot(ScreenshotArgs),
     /// Show the machines that run now
@@ -137,6 +140,44 @@ pub(crate) struct ScreenshotArgs {
     /// A command to run first, to its end
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImagesCommand {
+    /// List the images in the cache
+    List(ListArgs),
+    /// Make or fetch an image, where the cache does not have it
+    Pull {
+        /// A name such as ubuntu:24.04, a reference such as oci:registry/name:tag, or the path of a disk's file
+        name: String,
+    },
+    /// Take a disk's file, or an archive of a root file system, as an image of a name of its own
+    Import {
+        /// The file: qcow2, raw, or a tar
+        file: PathBuf,
+        /// The name
+        name: String,
+    },
+    /// Show what is known of an image
+    Show {
+        /// The image
+        name: String,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Remove images from the cache
+    ///
+    /// Machines that run, warm states and saves keep what they need of them.
+    Remove {
+        /// The images
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Have quicksand.lock name the newest images
+    Update {
+        /// The images; all that are in quicksand.lock where none is given
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]

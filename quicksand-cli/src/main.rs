@@ -1,7 +1,7 @@
 //! The command `quicksand`.
 //!
 //! - [`args`]: the command line;
-//! - [`run`], [`shell`], [`screenshot`], [`ps`], [`prune`], [`doctor`], [`mod@bench`]: a file for each command;
+//! - [`run`], [`shell`], [`screenshot`], [`images`], [`ps`], [`prune`], [`doctor`], [`mod@bench`]: a file for each command;
 //! - [`show`]: lists for people and for programs;
 //! - [`failure`] and [`exit`]: what a failure looks like, and the exit codes.
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ mod bench;
 mod doctor;
 mod exit;
 mod failure;
+mod images;
 mod prune;
 mod ps;
 mod run;
@@ -47,6 +48,7 @@ async fn carry_out(command: Command) -> Result {
         Command::Run(args) => run::run(args).await,
         Command::Shell(args) => shell::shell(args).await,
         Command::Screenshot(args) => screenshot::screenshot(args).await,
+        Command::Images(command) => images::images(command).await,
         Command::Ps(args) => ps::list(&args),
         Command::Prune(args) => prune::prune(&args),
         Command::Doctor(args) => doctor::doctor(&args).await,
