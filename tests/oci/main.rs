@@ -202,22 +202,37 @@ async fn a_registry_is_asked_once() {
     let registry = Registry::start(false);
     registry.push("mine/tools", "1", &image("registry"));
     let reference = format!("oci:{}/mine/tools:1", registry.host());
+    // A project's lock says from then on what the tag means.
+    let project = tempfile::tempdir().unwrap();
+    fs::write(project.path().join("Cargo.toml"), "").unwrap();
+    std::env::set_current_dir(project.path()).unwrap();
     let sb = Sandbox::builder(&reference).start().await.unwrap();
     check(&sb, "registry").await;
     drop(sb);
 
-    // The tag means the same tomorrow, and without a registry, too.
     let other = image("another");
+    let lock = project.path().join("quicksand.lock");
+    let held = fs::read_to_string(&lock).unwrap();
+    let digest = image("registry").index().digest();
+    assert!(held.contains(&format!("[images.\"{reference}\"]")) && held.contains(&digest), "{held}");
+
+    // The tag means the same tomorrow, and without a registry, too.
     registry.push("mine/tools", "1", &other);
     let sb = Sandbox::builder(&reference).start().await.unwrap();
     assert_eq!(sb.start_report().unwrap().kind, StartKind::Warm);
     assert_eq!(sb.read_file("/etc/unique").await.unwrap(), b"registry");
     let text = refusal(format!("oci:{}/mine/none:1", registry.host())).await;
     assert!(text.contains("the registry has no such thing"), "{text}");
+    // Whatever else this user pulled, it is what the lock says.
+    fs::write(&lock, held.replace(&digest, &other.index().digest())).unwrap();
+    let sb = Sandbox::builder(&reference).start().await.unwrap();
+    assert_eq!(sb.read_file("/etc/unique").await.unwrap(), b"another");
+    drop(sb);
     let host = registry.host();
     drop(registry);
+    fs::write(&lock, held).unwrap();
     Sandbox::builder(&reference).start().await.unwrap();
-    let text = refusal(format!("oci:{host}/mine/tools@{}", other.index().digest())).await;
+    let text = refusal(format!("oci:{host}/mine/tools@{}", image("third").index().digest())).await;
     assert!(text.contains(&format!("log in to {host}")) && text.contains("onnect"), "{text}");
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Image, ImageError, Parts, catalogue, catalogue::Entry, debian, making, making_anew};
+use super::{Image, ImageError, Parts, catalogue, catalogue::Entry, debian, making, making_anew, oci};
 use crate::{
     cache::Cache,
     environment::Environment,
@@ -83,6 +83,10 @@ pub async fn update(cache: &Cache, names: &[String], reporter: &Reporter) -> Res
     let names = if names.is_empty() { all.keys().cloned().collect() } else { names.to_vec() };
     let mut updates = Vec::new();
     for name in names {
+        if let Some(reference) = oci::Reference::parse(&name) {
+            updates.push(oci::update(cache, &project, reference?, reporter).await?);
+            continue;
+        }
         let unknown = || ImageError::Unknown { name: name.clone(), known: catalogue::names() };
         let entry = catalogue::find(&name).ok_or_else(unknown)?;
         let (_, after) = newest(cache, &entry, Some(&project), reporter, Build::Anew).await?;

@@ -13,13 +13,13 @@ mod reference;
 pub(super) use reference::Reference;
 
 use super::{
-    Image,
+    Image, Update,
     error::ImageError,
     import::origin,
     layers::{self, Blob, RootFs},
     off_the_runtime,
 };
-use crate::{cache::Cache, digest::Digest, progress::Reporter};
+use crate::{cache::Cache, digest::Digest, progress::Reporter, project::Project};
 use format::{Config, parse};
 
 /// An image whose documents are there and checked, and whose layers are there.
@@ -59,6 +59,29 @@ pub(super) async fn ensure(cache: &Cache, reference: Reference, reporter: &Repor
     match Image::find(cache, &name)? {
         Some(image) => Ok(image),
         None => layers::ensure(cache, &name, found.root_fs, reporter).await,
+    }
+}
+
+/// Asks anew what a reference in a lock means.
+pub(super) async fn update(
+    cache: &Cache,
+    project: &Project,
+    reference: Reference,
+    reporter: &Reporter,
+) -> Result<Update, ImageError> {
+    match reference {
+        #[cfg(feature = "oci")]
+        Reference::Registry(name) => pull::update(cache, project, &name, reporter).await,
+        #[cfg(not(feature = "oci"))]
+        Reference::Registry(name) => {
+            let _ = (cache, project, reporter);
+            let why = "quicksand was built without its feature `oci`".to_owned();
+            Err(ImageError::Reference { reference: name, why })
+        }
+        Reference::Layout(path, _) | Reference::Docker(path, _) => {
+            let why = "no lock holds it: it is what the file is".to_owned();
+            Err(ImageError::Reference { reference: path.display().to_string(), why })
+        }
     }
 }
 

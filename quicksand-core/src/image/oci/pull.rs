@@ -1,6 +1,6 @@
 //! Images from a registry.
 //!
-//! What a tag means is asked once and written down, so that it means the same tomorrow. Layers are kept below `blobs` in the cache until
+//! What a tag means is asked once and written down, in the project's lock and in the cache, so that it means the same tomorrow. Layers are kept below `blobs` in the cache until
 //! the image is made of them: one that was broken off goes on where it stopped.
 
 use std::{
@@ -23,8 +23,9 @@ use super::{
 use crate::{
     cache::{Cache, Lock},
     digest::Digest,
-    image::{Image, ImageError, PATIENCE, layers, layers::Blob, rootfs::Section},
+    image::{Image, ImageError, PATIENCE, Update, layers, layers::Blob, rootfs::Section},
     progress::Reporter,
+    project::{Locked, Project},
     registry::{Registry, RegistryError, parse_full},
     source::short_key,
 };
@@ -35,7 +36,58 @@ const AT_ONCE: usize = 3;
 /// The image that a reference means, pulled where the cache does not have it.
 pub(super) async fn ensure(cache: &Cache, reference: &str, reporter: &Reporter) -> Result<Image, ImageError> {
     let (full, pinned) = parse_full(reference)?;
-    let known = pinned.or_else(|| remembered(cache, &full));
+    let project = Project::find().filter(|_| pinned.is_none());
+    let locked = match &project {
+        Some(project) => project.locked(&lock_name(&full))?,
+        None => None,
+    };
+    let by_lock = locked.as_ref().and_then(|locked| locked.digest.as_deref()).map(str::parse);
+    let by_lock = by_lock.transpose().map_err(|_| ImageError::Reference {
+        reference: lock_name(&full),
+        why: "quicksand.lock has no SHA-256 for it".into(),
+    })?;
+    let known = pinned.or(by_lock).or_else(|| remembered(cache, &full));
+    let image = by_digest(cache, reference, &full, known, reporter).await?;
+    if let (Some(project), None, Some(digest)) = (project, locked, remembered(cache, &full)) {
+        let locked = Locked::today(&full, Some(digest.to_string()));
+        if let Err(error) = project.set_locked(cache, &lock_name(&full), locked).await {
+            tracing::warn!(target: "quicksand::image", full, %error, "quicksand.lock is not written");
+        }
+    }
+    Ok(image)
+}
+
+/// Asks anew what a reference means, and has the project's lock say so.
+pub(super) async fn update(
+    cache: &Cache,
+    project: &Project,
+    reference: &str,
+    reporter: &Reporter,
+) -> Result<Update, ImageError> {
+    let (full, pinned) = parse_full(reference)?;
+    let name = lock_name(&full);
+    if pinned.is_some() {
+        let why = "it names a digest, which means the same for ever".into();
+        return Err(ImageError::Reference { reference: name, why });
+    }
+    let before = project.locked(&name)?;
+    let _ = fs::remove_file(memory(cache, &full));
+    by_digest(cache, reference, &full, None, reporter).await?;
+    let digest =
+        remembered(cache, &full).ok_or(ImageError::Incomplete { what: "what the tag means, just written down," })?;
+    let after = Locked::today(&full, Some(digest.to_string()));
+    project.set_locked(cache, &name, after.clone()).await?;
+    Ok(Update { name, before, after })
+}
+
+/// The image of a digest, or of what the reference means now.
+async fn by_digest(
+    cache: &Cache,
+    reference: &str,
+    full: &str,
+    known: Option<Digest>,
+    reporter: &Reporter,
+) -> Result<Image, ImageError> {
     if let Some(digest) = &known
         && let Some(image) = Image::find(cache, &image_name(digest))?
     {
@@ -57,7 +109,7 @@ pub(super) async fn ensure(cache: &Cache, reference: &str, reporter: &Reporter) 
     manifest.check(&what)?;
     let config = registry.document(&manifest.config.digest, manifest.config.size).await?;
     reporter.report("find image", 1, 1);
-    remember(cache, &full, &id);
+    remember(cache, full, &id);
 
     let blobs = Blobs::lock(cache, &manifest.layers).await?;
     let name = image_name(&id);
@@ -159,6 +211,11 @@ async fn pull_one(
         reporter.report("pull layers", all.min(total), total);
     };
     registry.pull_to_file(&layer.digest, layer.size, &path, &mut arrived).await
+}
+
+/// What a lock calls a reference.
+fn lock_name(full: &str) -> String {
+    format!("oci:{full}")
 }
 
 /// Where it is written down what a reference means.
