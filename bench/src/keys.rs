@@ -24,7 +24,7 @@ pub(crate) enum Target {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const KEYS: [Key; 27] = {
+pub(crate) const KEYS: [Key; 32] = {
     use Target::{AtLeast, AtMost, AtMostTimes, None as Untold};
     const fn key(name: &'static str, what: &'static str, target: Target) -> Key {
         Key { name, what, target, peer: None }
@@ -46,6 +46,11 @@ pub(crate) const KEYS: [Key; 27] = {
         key("ping_s", "answer of the agent", AtMost(0.001)),
         beside("peer_execute_s", key("exec_true_s", "/bin/true in a warm guest", AtMost(0.040))),
         key("save_pause_s", "pause of a guest that is saved", AtMost(0.10)),
+        key("checkpoint_s", "checkpoint of a running guest", AtMost(0.30)),
+        key("revert_s", "return to it until the agent has answered", AtMost(0.30)),
+        key("fork_s", "a twin of a running guest until its agent has answered", AtMost(0.50)),
+        key("disk_grow_s", "what a disk of 40G adds to a start", AtMost(1.0)),
+        key("reboot_s", "reboot until all is up again", AtMost(40.0)),
         key("clone_private_mb", "memory of a clone's own after one command", AtMost(60.0)),
         key("upload_mb_s", "100 MB into a clone's /dev/shm", AtLeast(30.0)),
         key("download_mb_s", "100 MB out of it", AtLeast(30.0)),

@@ -3,7 +3,7 @@
 //!
 //! - `keys`: what is measured, in which unit, and against which target;
 //! - `options`: the command line;
-//! - `clones`, `commands`, `saves`, `files`, `images`, `mounts`, `network`, `suite`, `peer`: the measurements;
+//! - `clones`, `commands`, `saves`, `lifecycle`, `files`, `images`, `mounts`, `network`, `suite`, `peer`: the measurements;
 //! - `floor`: QEMU alone, without any of quicksand's code;
 //! - `results`: figures, and how they are shown.
 //!
@@ -17,6 +17,7 @@ mod files;
 mod floor;
 mod images;
 mod keys;
+mod lifecycle;
 mod mounts;
 mod network;
 mod options;
@@ -91,6 +92,10 @@ async fn measure(options: &Options) -> Result<Results> {
     if options.wants(&saves::KEYS) {
         say("saves");
         saves::measure(options, &mut results).await?;
+    }
+    if options.wants(&lifecycle::KEYS) {
+        say("checkpoints, twins, larger disks, reboots");
+        lifecycle::measure(options, &mut results).await?;
     }
     if options.wants(&files::KEYS) {
         say("files");

@@ -1,0 +1,65 @@
+//! What becomes of a running sandbox: checkpoints, returns, twins, a larger disk, a reboot.
+
+use std::time::Instant;
+
+use quicksand::Sandbox;
+
+use crate::{IMAGE, Result, options::Options, results::Results};
+
+pub(crate) const KEYS: [&str; 5] = ["checkpoint_s", "revert_s", "fork_s", "disk_grow_s", "reboot_s"];
+
+/// Ten times the image's.
+const LARGE: &str = "40G";
+const REBOOTS: usize = 2;
+
+pub(crate) async fn measure(options: &Options, results: &mut Results) -> Result<()> {
+    let sandbox = Sandbox::builder(IMAGE).start().await?;
+    let (mut checkpoints, mut reverts, mut forks) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..options.runs {
+        let begun = Instant::now();
+        sandbox.checkpoint("bench").await?;
+        checkpoints.push(begun.elapsed().as_secs_f64());
+
+        let begun = Instant::now();
+        sandbox.revert("bench").await?;
+        sandbox.ping().await?;
+        reverts.push(begun.elapsed().as_secs_f64());
+
+        let begun = Instant::now();
+        let twin = sandbox.fork().await?;
+        twin.ping().await?;
+        forks.push(begun.elapsed().as_secs_f64());
+        twin.stop().await?;
+    }
+    results.add("checkpoint_s", &checkpoints);
+    results.add("revert_s", &reverts);
+    results.add("fork_s", &forks);
+
+    let (mut plain, mut grown) = (Vec::new(), Vec::new());
+    for _ in 0..options.runs {
+        for (size, times) in [(None, &mut plain), (Some(LARGE), &mut grown)] {
+            let builder = Sandbox::builder(IMAGE);
+            let builder = size.into_iter().fold(builder, |builder, size| builder.disk_size(size));
+            let begun = Instant::now();
+            let sandbox = builder.start().await?;
+            sandbox.ping().await?;
+            times.push(begun.elapsed().as_secs_f64());
+            sandbox.stop().await?;
+        }
+    }
+    let more: Vec<f64> = grown.iter().zip(&plain).map(|(grown, plain)| grown - plain).collect();
+    results.add("disk_grow_s", &more);
+
+    if options.wants(&["reboot_s"]) {
+        let mut reboots = Vec::new();
+        for _ in 0..REBOOTS {
+            let begun = Instant::now();
+            sandbox.reboot().await?;
+            sandbox.ping().await?;
+            reboots.push(begun.elapsed().as_secs_f64());
+        }
+        results.add("reboot_s", &reboots);
+    }
+    sandbox.stop().await?;
+    Ok(())
+}
