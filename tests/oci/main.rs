@@ -197,21 +197,41 @@ async fn what_is_hostile_or_damaged_is_refused() {
     );
 }
 
+/// A project of its own, which this process is in until it is dropped.
+struct Project {
+    directory: tempfile::TempDir,
+    back: PathBuf,
+}
+
+impl Project {
+    fn enter() -> Project {
+        let (directory, back) = (tempfile::tempdir().unwrap(), std::env::current_dir().unwrap());
+        fs::write(directory.path().join("Cargo.toml"), "").unwrap();
+        std::env::set_current_dir(directory.path()).unwrap();
+        Project { directory, back }
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        // The other tests of this process need a directory that is there.
+        let _ = std::env::set_current_dir(&self.back);
+    }
+}
+
 #[tokio::test]
 async fn a_registry_is_asked_once() {
     let registry = Registry::start(false);
     registry.push("mine/tools", "1", &image("registry"));
     let reference = format!("oci:{}/mine/tools:1", registry.host());
     // A project's lock says from then on what the tag means.
-    let project = tempfile::tempdir().unwrap();
-    fs::write(project.path().join("Cargo.toml"), "").unwrap();
-    std::env::set_current_dir(project.path()).unwrap();
+    let project = Project::enter();
     let sb = Sandbox::builder(&reference).start().await.unwrap();
     check(&sb, "registry").await;
     drop(sb);
 
     let other = image("another");
-    let lock = project.path().join("quicksand.lock");
+    let lock = project.directory.path().join("quicksand.lock");
     let held = fs::read_to_string(&lock).unwrap();
     let digest = image("registry").index().digest();
     assert!(held.contains(&format!("[images.\"{reference}\"]")) && held.contains(&digest), "{held}");
