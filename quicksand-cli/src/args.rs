@@ -28,6 +28,8 @@ pub(crate) enum Command {
     /// Images: what machines start from
     #[command(subcommand)]
     Images(ImagesCommand),
+    /// Saves: machines written down, with what their memory, devices and disks held
+    Saves(SavesArgs),
     /// Take a picture of what a machine shows on its display
     Screenshot(ScreenshotArgs),
     /// Show the machines that run now
@@ -177,6 +179,48 @@ pub(crate) enum ImagesCommand {
     Update {
         /// The images; all that are in quicksand.lock where none is given
         names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SavesArgs {
+    #[command(subcommand)]
+    pub(crate) command: SavesCommand,
+    /// Where saves are
+    #[arg(long, global = true, value_name = "DIR", default_value = ".quicksand/sandboxes")]
+    pub(crate) saves_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SavesCommand {
+    /// List the saves
+    List(ListArgs),
+    /// Show what is known of a save
+    Show {
+        /// The save
+        name: String,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Remove saves
+    Remove {
+        /// The saves
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Write a save to one compressed file, without its memory
+    Export {
+        /// The save
+        name: String,
+        /// The file
+        file: PathBuf,
+    },
+    /// Take a save from such a file, which need not be trusted
+    Import {
+        /// The file
+        file: PathBuf,
+        /// The name that the save gets
+        name: String,
     },
 }
 

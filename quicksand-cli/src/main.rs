@@ -1,7 +1,7 @@
 //! The command `quicksand`.
 //!
 //! - [`args`]: the command line;
-//! - [`run`], [`shell`], [`screenshot`], [`images`], [`ps`], [`prune`], [`doctor`], [`mod@bench`]: a file for each command;
+//! - [`run`], [`shell`], [`screenshot`], [`images`], [`saves`], [`ps`], [`prune`], [`doctor`], [`mod@bench`]: a file for each command;
 //! - [`show`]: lists for people and for programs;
 //! - [`failure`] and [`exit`]: what a failure looks like, and the exit codes.
 #![forbid(unsafe_code)]
@@ -15,6 +15,7 @@ mod images;
 mod prune;
 mod ps;
 mod run;
+mod saves;
 mod screenshot;
 mod shell;
 mod show;
@@ -49,6 +50,7 @@ async fn carry_out(command: Command) -> Result {
         Command::Shell(args) => shell::shell(args).await,
         Command::Screenshot(args) => screenshot::screenshot(args).await,
         Command::Images(command) => images::images(command).await,
+        Command::Saves(args) => saves::saves(args).await,
         Command::Ps(args) => ps::list(&args),
         Command::Prune(args) => prune::prune(&args),
         Command::Doctor(args) => doctor::doctor(&args).await,
