@@ -272,6 +272,8 @@ fn start_with(source: &str, config: &Path, variables: &[(&str, &str)]) -> String
     let path = format!("{}:{}", config.display(), std::env::var("PATH").unwrap());
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["child", "--exact", "--ignored", "--nocapture"])
+        // Outside of any project: this one's lock is none of its business.
+        .current_dir(config)
         .env("OCI_SOURCE", source)
         .env("DOCKER_CONFIG", config)
         .env("PATH", path)
