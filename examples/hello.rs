@@ -19,7 +19,7 @@ async fn main() -> quicksand::Result<()> {
     let begun = Instant::now();
     let stages = Stages::default();
     let sb = Sandbox::builder("debian").on_progress(stages.watch()).start().await?;
-    let started = Instant::now();
+    let started = begun.elapsed();
     let answer = sb.execute(WHO_ARE_YOU).await?;
     let usable = begun.elapsed();
     print!("{}", answer.stdout);
@@ -30,8 +30,8 @@ async fn main() -> quicksand::Result<()> {
         _ => "booted, and kept as a warm state that later runs clone",
     };
     println!("\n{how}:");
-    stages.print(begun, started);
-    println!("{:>9.3} s  first command", (usable - (started - begun)).as_secs_f64());
+    stages.print();
+    println!("{:>9.3} s  first command", (usable - started).as_secs_f64());
     println!("{:>9.3} s  from the call to its answer", usable.as_secs_f64());
     if report.kind == StartKind::Warm && usable < Duration::from_secs(1) {
         println!("The virtual machine was usable in under a second.");
@@ -63,13 +63,9 @@ impl Stages {
         }
     }
 
-    fn print(&self, begun: Instant, started: Instant) {
-        let stages = self.0.lock().expect("nobody panics meanwhile");
-        for stage in stages.iter() {
+    fn print(&self) {
+        for stage in self.0.lock().expect("nobody panics meanwhile").iter() {
             println!("{:>9.3} s  {}", (stage.last_heard - stage.first_heard).as_secs_f64(), stage.name);
         }
-        // Nothing is reported of a clone, which takes a moment.
-        let clone = stages.last().map_or(begun, |stage| stage.last_heard);
-        println!("{:>9.3} s  clone", (started - clone).as_secs_f64());
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    Error, Result, Sandbox, Size,
+    Error, Reporter, Result, Sandbox, Size,
     guest::{ChannelError, GuestReader, GuestWriter, Operation},
     vm::Vm,
 };
@@ -93,6 +93,7 @@ impl Sandbox {
         let mut operation = vm.channel().start(&Request::Upload { path })?;
         let Some(stream) = operation.stdin.take() else { return Err(Error::NotRunning) };
         let writer = BlockingWriter { stream, handle: Handle::current() };
+        let writer = Counted::new(writer, "upload", self.reporter());
         let sent = tokio::task::spawn_blocking({
             let from = from.clone();
             move || pack(&from, writer)
@@ -120,6 +121,7 @@ impl Sandbox {
         let mut operation = vm.channel().start(&Request::Download { path })?;
         let Some(stream) = operation.stdout.take() else { return Err(Error::NotRunning) };
         let reader = BlockingReader { stream, handle: Handle::current() };
+        let reader = Counted::new(reader, "download", self.reporter());
         let taken = tokio::task::spawn_blocking(move || unpack(reader, &to));
         let taken = taken.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         // What the guest itself has to say of a failure comes first: a stream that it broke off is no archive.
@@ -168,6 +170,52 @@ impl Write for BlockingWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Tells how many bytes of a transfer have passed, and at its end that these are all.
+struct Counted<T> {
+    inner: T,
+    stage: &'static str,
+    reporter: Reporter,
+    bytes: u64,
+}
+
+impl<T> Counted<T> {
+    fn new(inner: T, stage: &'static str, reporter: Reporter) -> Counted<T> {
+        reporter.report(stage, 0, 0);
+        Counted { inner, stage, reporter, bytes: 0 }
+    }
+
+    fn count(&mut self, len: usize) {
+        self.bytes += len as u64;
+        self.reporter.report(self.stage, self.bytes, 0);
+    }
+}
+
+impl<T> Drop for Counted<T> {
+    fn drop(&mut self) {
+        self.reporter.report(self.stage, self.bytes, self.bytes);
+    }
+}
+
+impl<T: Read> Read for Counted<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.inner.read(buffer)?;
+        self.count(len);
+        Ok(len)
+    }
+}
+
+impl<T: Write> Write for Counted<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = self.inner.write(bytes)?;
+        self.count(len);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

@@ -3,6 +3,10 @@
 use std::{fmt, sync::Arc};
 
 /// One report of a step that a user waits for.
+///
+/// Stages of a start are, where they are needed, those of making or getting the image ("install packages", "download", "make file
+/// system", "digest" and so on), "wait for other machines to end", "boot", "freeze" and, always, "clone". A running sandbox
+/// reports "save", and the bytes of "upload" and "download". Each begins with a `current` of 0 and ends with the `total`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// What is being done, in a few words: "install packages", "boot".

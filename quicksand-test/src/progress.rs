@@ -8,6 +8,9 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use quicksand_core::Progress;
 
+/// Stages that are over before anybody has read of them, mostly: shown on a terminal alone, and a clone nowhere.
+const BRIEF: [&str; 3] = ["save", "upload", "download"];
+
 /// A function that shows [`Progress`] to whoever runs the program, for
 /// [`on_progress`](quicksand_core::SandboxBuilder::on_progress): on a terminal a bar for each stage, elsewhere a line as each begins.
 /// It writes to standard error itself, past the capturing of test output: what it tells is for people who wait.
@@ -15,6 +18,9 @@ pub fn show_progress() -> impl Fn(&Progress) + Send + Sync + Clone + 'static {
     let shown = std::sync::Arc::new(Mutex::new(Shown::Nothing));
     let bars = io::stderr().is_terminal();
     move |progress| {
+        if progress.stage == "clone" || (!bars && BRIEF.contains(&progress.stage)) {
+            return;
+        }
         let mut shown = shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if bars { shown.bar(progress) } else { shown.line(progress) }
     }

@@ -90,6 +90,13 @@ impl SandboxBuilder {
         Ok(Outside { source: self.source.clone(), network: self.network, vnc: self.vnc.clone(), memberships })
     }
 
+    async fn clone_of(&self, host: &Host, state: &State, outside: &Outside, identity: Identity) -> Result<Vm> {
+        self.reporter.report("clone", 0, 1);
+        let vm = Vm::restore(host, state, outside, identity).await?;
+        self.reporter.report("clone", 1, 1);
+        Ok(vm)
+    }
+
     /// Tries what is fastest first.
     async fn bring_up(
         &self,
@@ -109,7 +116,7 @@ impl SandboxBuilder {
                 if let Some(vm) = self.wake_ready(&mut ready, state).await {
                     return Ok((vm, StartKind::Warm, reasons, true));
                 }
-                match Vm::restore(host, state, outside, self.identity).await {
+                match self.clone_of(host, state, outside, self.identity).await {
                     Ok(vm) => return Ok((vm, StartKind::Warm, reasons, false)),
                     Err(error) => reasons.push(format!("the save's memory could not be used: failed to {error}")),
                 }
@@ -129,14 +136,14 @@ impl SandboxBuilder {
         if let Some(vm) = self.wake_ready(&mut ready, &warm.state).await {
             return Ok((vm, kind, reasons, true));
         }
-        match Vm::restore(host, &warm.state, outside, Identity::New).await {
+        match self.clone_of(host, &warm.state, outside, Identity::New).await {
             Ok(vm) => return Ok((vm, kind, reasons, false)),
             Err(error) if warm.booted => return Err(error),
             Err(error) => reasons.push(format!("the warm state could not be used: failed to {error}")),
         }
         source::quarantine(host, &warm.state);
         let warm = source::warm_state(host, source, machine, self.boot_timeout, &self.reporter).await?;
-        let vm = Vm::restore(host, &warm.state, outside, Identity::New).await?;
+        let vm = self.clone_of(host, &warm.state, outside, Identity::New).await?;
         Ok((vm, if warm.booted { booted_kind } else { StartKind::Warm }, reasons, false))
     }
 

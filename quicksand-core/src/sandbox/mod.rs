@@ -305,6 +305,11 @@ impl Sandbox {
         }
     }
 
+    /// Where its progress is told.
+    pub(crate) fn reporter(&self) -> Reporter {
+        self.options.reporter.clone()
+    }
+
     fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }

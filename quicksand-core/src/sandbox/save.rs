@@ -43,7 +43,9 @@ impl Sandbox {
         let lock = running.host.cache.lock(&save_lock_name(&directory), SAVE_PATIENCE).await?;
         let unfinished = Unfinished::beside(&directory)?;
         let recipe = self.options.recipe.clone();
+        let reporter = self.reporter();
         to_the_end(async move {
+            reporter.report("save", 0, 1);
             // Held until the save is there, also where the caller waits no longer.
             let _lock = lock;
             running.ready().await?;
@@ -52,6 +54,7 @@ impl Sandbox {
             drop(change);
             let finished = tokio::task::spawn_blocking(move || unfinished.finish());
             finished.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            reporter.report("save", 1, 1);
             Ok(SaveReport { directory, pause })
         })
         .await
