@@ -30,9 +30,22 @@ async fn plain_strings_may_have_the_filters_too(sb: Sandbox) -> quicksand::Resul
 #[sandbox_test(image = "debian", save = "base")]
 #[should_panic(expected = "snapshot assertion")]
 async fn what_differs_fails(sb: Sandbox) {
-    let output = sb.execute("echo another").await.unwrap();
-    // Not to be accepted by whoever runs the suite with INSTA_UPDATE.
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join("other@debian.snap"),
+        "---\nsource: here\n---\n$ echo another\nexit code: 0\n",
+    )
+    .unwrap();
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(env!("CARGO_TARGET_TMPDIR"));
-    settings.bind(|| insta::assert_snapshot!(output.to_string(), @"$ echo one"));
+    settings.set_snapshot_path(directory.path());
+    settings.set_prepend_module_to_snapshot(false);
+    let output = sb.execute("echo another").await.unwrap();
+    settings.bind(|| assert_sandbox_snapshot!("other", output));
+}
+
+/// A test of several images has a snapshot of each.
+#[sandbox_test(images = ["debian"], save = "base")]
+async fn one_for_each_image(sb: Sandbox) -> quicksand::Result<()> {
+    assert_sandbox_snapshot!(sb.execute("sed -n 's/^ID=//p' /etc/os-release").await?);
+    Ok(())
 }

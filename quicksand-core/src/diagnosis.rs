@@ -72,6 +72,17 @@ pub async fn examine() -> Vec<Finding> {
     if let Ok(host) = &host {
         findings.push(accelerator(host).await);
     }
+    findings.push(
+        match Environment::read().ok().and_then(|read| read.passt).map_or_else(|| on_path("passt"), |own| own.exists())
+        {
+            true => Finding::good("passt", "found: the network `full` leads to the internet and not to this host"),
+            false => Finding::poor(
+                "passt",
+                "not found: with the network `full` a guest reaches this host's loopback",
+                "apt-get install passt",
+            ),
+        },
+    );
     findings.push(memory());
     match Environment::read().map_err(Error::from).and_then(|read| Ok(Cache::chosen(read.cache_dir)?)) {
         Ok(cache) => {
