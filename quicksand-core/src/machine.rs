@@ -147,6 +147,9 @@ const SCREEN_MEMORY: u32 = 16;
 /// The name of the disk's topmost block node at the start.
 pub(crate) const ROOT_NODE: &str = "root";
 
+/// The agent's port, by which QEMU names it in events.
+pub(crate) const AGENT_PORT: &str = "agent-port";
+
 impl Machine {
     /// What tells this machine from every other that a frozen state might be of: all of its command line but paths and other
     /// things that may differ, QEMU's version, the host's processor where the guest sees it, and the agent in its memory.
@@ -215,14 +218,21 @@ impl Machine {
             arguments.json("-blockdev", &block_node(level, instance.disk.len(), path));
         }
         arguments
-            .json("-device", &json!({
-                "driver": "virtio-blk-pci", "id": "disk", "drive": ROOT_NODE, "addr": "0x3", "romfile": "",
-            }))
+            .json(
+                "-device",
+                &json!({
+                    "driver": "virtio-blk-pci", "id": "disk", "drive": ROOT_NODE, "addr": "0x3", "romfile": "",
+                }),
+            )
             .json("-device", &json!({ "driver": "virtio-serial-pci", "id": "ports", "addr": "0x4" }))
             .option("-chardev", format!("socket,id=agent,fd={}", instance.agent))
-            .json("-device", &json!({
-                "driver": "virtserialport", "bus": "ports.0", "nr": 1, "chardev": "agent", "name": "quicksand.agent",
-            }));
+            .json(
+                "-device",
+                &json!({
+                    "driver": "virtserialport", "id": AGENT_PORT, "bus": "ports.0", "nr": 1, "chardev": "agent",
+                    "name": "quicksand.agent",
+                }),
+            );
         for backend in backends(instance.plug, 0) {
             arguments.json("-netdev", &backend);
         }

@@ -50,6 +50,12 @@ pub enum ChannelError {
     /// The sandbox returned to a checkpoint; what was under way in the machine that it left is lost.
     #[error("talk to the guest: the sandbox has returned to a checkpoint since, and what ran then is gone")]
     Reverted,
+    /// The agent in the guest has ended, as when it is killed there; the machine runs on. [`Sandbox::reboot`](crate::Sandbox::reboot)
+    /// and [`Sandbox::revert`](crate::Sandbox::revert) bring it back.
+    #[error(
+        "talk to the guest: its agent has ended, as when it is killed there; reboot() or revert(..) brings it back"
+    )]
+    AgentGone,
     /// The guest did not answer in time.
     #[error("get an answer from the guest within {} ms", .0.as_millis())]
     NoAnswer(Duration),
@@ -155,6 +161,21 @@ impl Channel {
     /// Ends the session: what is under way fails with `why`, and so does what is asked from now on.
     pub fn end(&self, why: ChannelError) {
         self.shared.end(why);
+    }
+
+    /// What ends the session from elsewhere, without keeping it alive.
+    pub(crate) fn ender(&self) -> impl FnOnce(ChannelError) + Send + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move |why| {
+            if let Some(shared) = shared.upgrade() {
+                shared.end(why);
+            }
+        }
+    }
+
+    /// Why the session is over, once it is.
+    pub(crate) fn over(&self) -> Option<ChannelError> {
+        self.shared.state().over.clone()
     }
 
     /// How many frames were sent so far. An agent that has answered the last of them holds no part of another.

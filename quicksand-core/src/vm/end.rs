@@ -69,9 +69,11 @@ impl Vm {
     /// Has the guest go down in good order, or at least with its disk written; then the machine has ended. For a machine that is to
     /// be booted again.
     pub(crate) async fn go_down(&self) -> io::Result<()> {
+        // Without the agent there is nobody to ask.
+        let answers = self.channel.over().is_none();
         let asked = self.channel.request(&Request::GoDown, GO_DOWN_PATIENCE).await;
         // One whose channel closes has gone down too fast to say so.
-        let goes = !matches!(asked, Err(ChannelError::Guest { .. } | ChannelError::NoAnswer(_)));
+        let goes = answers && !matches!(asked, Err(ChannelError::Guest { .. } | ChannelError::NoAnswer(_)));
         if goes && timeout(GO_DOWN_PATIENCE, self.process.ended()).await.is_ok() {
             return Ok(());
         }

@@ -5,6 +5,7 @@
 //! - [`discard`](Vm::discard) and [`go_down`](Vm::go_down) end it, whoever still uses it;
 //! - dropping it throws it away.
 
+mod agent_watch;
 mod cards;
 mod console;
 pub(crate) mod disks;
@@ -38,6 +39,7 @@ use crate::{
     run_dir::RunDir,
     state::State,
 };
+use agent_watch::AgentWatch;
 use cards::Cards;
 use console::Console;
 use way_out::WayOut;
@@ -45,6 +47,7 @@ use way_out::WayOut;
 /// A running machine. Dropping it kills it and removes its files, in the order of the fields.
 #[derive(Debug)]
 pub(crate) struct Vm {
+    _agent_watch: AgentWatch,
     channel: Channel,
     qmp: Qmp,
     process: Process,

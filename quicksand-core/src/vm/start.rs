@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     Disk, Outside, Vm,
+    agent_watch::AgentWatch,
     cards::Cards,
     console::Console,
     failure::{Stage, StartCause, StartError},
@@ -247,9 +248,23 @@ impl Loaded {
             Ok(channel)
         });
         let channel = channel.await?;
+        let _agent_watch = AgentWatch::over(&process, &qmp, &channel);
         let disk = Disk::new(disk, state.disk_size());
         let origin = Some(state);
-        Ok(Vm { channel, qmp, process, machine, memory_file, disk, way_out, cards, console, origin, run_dir })
+        Ok(Vm {
+            _agent_watch,
+            channel,
+            qmp,
+            process,
+            machine,
+            memory_file,
+            disk,
+            way_out,
+            cards,
+            console,
+            origin,
+            run_dir,
+        })
     }
 
     /// Takes it from its runtime, so that it can be woken on another.
@@ -309,7 +324,21 @@ async fn boot_disk(
         Ok((channel, way_out))
     });
     let ((channel, way_out), machine, disk) = (channel.await?, machine.clone(), Disk::new(disk, disk_size));
-    Ok(Vm { channel, qmp, process, machine, memory_file, disk, way_out, cards, console, origin: None, run_dir })
+    let _agent_watch = AgentWatch::over(&process, &qmp, &channel);
+    Ok(Vm {
+        _agent_watch,
+        channel,
+        qmp,
+        process,
+        machine,
+        memory_file,
+        disk,
+        way_out,
+        cards,
+        console,
+        origin: None,
+        run_dir,
+    })
 }
 
 /// What a guest is told of its network, whose card has its address.

@@ -1,0 +1,272 @@
+//! Faults that a sandbox survives: of the guest's kernel, its agent, its disk, of QEMU, of the host's disk, and of too much at once.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use quicksand::{ChannelError, Error, Sandbox, Size};
+use tokio::io::AsyncReadExt;
+
+/// How soon a fault must be told, on a host that is busy with other things as well.
+const SOON: Duration = Duration::from_secs(30);
+
+async fn start() -> Sandbox {
+    Sandbox::builder("debian").start().await.unwrap()
+}
+
+async fn shell(sb: &Sandbox, line: &str) -> String {
+    let output = sb.execute(line).await.unwrap();
+    assert!(output.success(), "{line}: {output:?}");
+    output.stdout
+}
+
+fn signal_qemu(sb: &Sandbox, signal: Signal) {
+    kill(Pid::from_raw(sb.qemu_pid().unwrap() as i32), signal).unwrap();
+}
+
+/// The directory of a machine: its QEMU's output goes there.
+fn run_dir(sb: &Sandbox) -> PathBuf {
+    fs::read_link(format!("/proc/{}/fd/2", sb.qemu_pid().unwrap())).unwrap().parent().unwrap().to_owned()
+}
+
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// Runs one of the ignored tests below in a process of its own, by way of `wrapper`.
+fn alone(wrapper: &[&str], test: &str, variables: &[(&str, &Path)]) {
+    let exe = std::env::current_exe().unwrap();
+    let words: Vec<_> = wrapper.iter().map(Path::new).chain([exe.as_path()]).collect();
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && said.contains("1 passed"), "{}: {said}", output.status);
+}
+
+#[tokio::test]
+async fn a_panic_mid_command_is_told_at_once_and_can_be_undone() {
+    let sb = start().await;
+    shell(&sb, "echo kept > /dev/shm/f; echo 1 > /proc/sys/kernel/sysrq").await;
+    sb.checkpoint("well").await.unwrap();
+    let mut other = sb.command("sleep").arg("1000").spawn().await.unwrap();
+    let begun = Instant::now();
+    let error = sb.execute("echo c > /proc/sysrq-trigger; sleep 1000").await.unwrap_err();
+    assert!(matches!(&error, Error::Ended { console, .. } if console.contains("Kernel panic")), "{error}");
+    assert!(matches!(other.wait().await.unwrap_err(), Error::Ended { .. }));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(!sb.is_running());
+    sb.revert("well").await.unwrap();
+    assert_eq!(shell(&sb, "cat /dev/shm/f").await, "kept\n");
+}
+
+#[tokio::test]
+async fn a_guest_that_hangs_costs_a_command_its_time_alone() {
+    let sb = start().await;
+    shell(&sb, "echo kept > /dev/shm/f").await;
+    sb.checkpoint("well").await.unwrap();
+    let limited = async |line: &str| {
+        let begun = Instant::now();
+        let error = sb.command("sh").args(["-c", line]).timeout(Duration::from_secs(2)).output().await.unwrap_err();
+        assert!(matches!(error, Error::CommandTimeout { .. }), "{error}");
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    };
+    // Its machine stands still, and goes on later as if nothing had been.
+    signal_qemu(&sb, Signal::SIGSTOP);
+    limited("true").await;
+    assert!(sb.is_running());
+    signal_qemu(&sb, Signal::SIGCONT);
+    assert_eq!(shell(&sb, "cat /dev/shm/f").await, "kept\n");
+
+    // Its only processor is taken from everything else, the agent as well, and never given back.
+    limited("echo -1 > /proc/sys/kernel/sched_rt_runtime_us; exec chrt -f 99 sh -c 'while :; do :; done'").await;
+    limited("true").await;
+    sb.revert("well").await.unwrap();
+    assert_eq!(shell(&sb, "cat /dev/shm/f").await, "kept\n");
+}
+
+#[tokio::test]
+async fn a_killed_qemu_is_told_soon_and_leaves_nothing() {
+    let sb = start().await;
+    let directory = run_dir(&sb);
+    assert!(directory.join("qemu.log").exists());
+    let mut child = sb.command("sleep").arg("1000").spawn().await.unwrap();
+    shell(&sb, "true").await;
+    let begun = Instant::now();
+    signal_qemu(&sb, Signal::SIGKILL);
+    let error = child.wait().await.unwrap_err();
+    assert!(matches!(error, Error::Ended { .. }), "{error}");
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(!sb.is_running());
+    assert!(matches!(sb.execute("true").await.unwrap_err(), Error::Ended { .. }));
+    sb.stop().await.unwrap();
+    drop((child, sb));
+    assert!(!directory.exists());
+}
+
+#[test]
+fn a_full_disk_of_the_host_while_saving() {
+    let saves = tempfile::tempdir_in(target()).unwrap();
+    // With mounts of its own, which go with it. That takes no privilege.
+    let wrapper = ["unshare", "--map-root-user", "--mount"];
+    alone(&wrapper, "saving_to_a_full_disk", &[("FAULTS_SAVES", saves.path())]);
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a process of its own"]
+async fn saving_to_a_full_disk() {
+    let saves = PathBuf::from(std::env::var_os("FAULTS_SAVES").unwrap());
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3G", "saves"]).arg(&saves).status().unwrap();
+    assert!(mounted.success());
+    let sb = Sandbox::builder("debian").saves_dir(&saves).start().await.unwrap();
+    shell(&sb, "echo old > /root/f").await;
+    sb.save("s").await.unwrap();
+    let listing = || {
+        let mut names: Vec<_> = fs::read_dir(&saves).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = listing();
+
+    shell(&sb, "echo new > /root/f; head -c 8000000 /dev/urandom > /dev/shm/bulk").await;
+    // Room for nothing, for a part of the memory, and for that but not for the disk.
+    for left in ["0", "40", "200"] {
+        let free = nix::sys::statvfs::statvfs(&saves).unwrap();
+        let free = free.blocks_available() * free.fragment_size();
+        let fill = fs::File::create(saves.join("fill")).unwrap();
+        let left: u64 = left.parse::<u64>().unwrap() << 20;
+        nix::fcntl::fallocate(&fill, nix::fcntl::FallocateFlags::empty(), 0, (free - left) as i64).unwrap();
+        let error = sb.save("s").await.unwrap_err();
+        println!("{left}: {error:?}");
+        let mut words = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(next) = cause {
+            words = format!("{words}: {next}");
+            cause = next.source();
+        }
+        assert!(words.contains("No space left on device"), "{words}");
+        assert_eq!(shell(&sb, "cat /root/f").await, "new\n", "it runs on");
+        fs::remove_file(saves.join("fill")).unwrap();
+        assert_eq!(listing(), before, "nothing half-made stays");
+    }
+    let old = Sandbox::builder("s").saves_dir(&saves).start().await.unwrap();
+    assert_eq!(old.start_report().unwrap().kind, quicksand::StartKind::Warm);
+    assert_eq!(shell(&old, "cat /root/f").await, "old\n");
+    drop(old);
+
+    sb.save("s").await.unwrap();
+    let new = Sandbox::builder("s").saves_dir(&saves).start().await.unwrap();
+    assert_eq!(shell(&new, "cat /root/f; stat -c %s /dev/shm/bulk").await, "new\n8000000\n");
+}
+
+#[tokio::test]
+async fn a_killed_agent_is_told_soon_and_comes_back() {
+    let sb = start().await;
+    shell(&sb, "echo kept > /root/f; sync").await;
+    sb.checkpoint("well").await.unwrap();
+    // Its own words are not the agent's.
+    let kill_agent = async || {
+        let begun = Instant::now();
+        let error = sb.execute("pkill -9 -f '@quicksand-agen[t]'; sleep 1000").await.unwrap_err();
+        assert!(matches!(error, Error::Guest(ChannelError::AgentGone)), "{error}");
+        assert!(matches!(sb.execute("true").await.unwrap_err(), Error::Guest(ChannelError::AgentGone)));
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        assert!(sb.is_running());
+    };
+    kill_agent().await;
+    sb.revert("well").await.unwrap();
+    assert_eq!(shell(&sb, "cat /root/f").await, "kept\n");
+    kill_agent().await;
+    sb.reboot().await.unwrap();
+    assert_eq!(shell(&sb, "cat /root/f").await, "kept\n");
+}
+
+fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn a_gigabyte_without_a_newline() {
+    const LEN: u64 = 1 << 30;
+    let sb = start().await;
+    let limit = Size::from_mib(8);
+    let error = sb.command("head").args(["-c", "1G", "/dev/zero"]).output_limit(limit).output().await.unwrap_err();
+    assert!(matches!(error, Error::TooLong { .. }), "{error}");
+
+    let before = peak_memory();
+    let mut child = sb.command("head").args(["-c", "1G", "/dev/zero"]).spawn().await.unwrap();
+    let (mut stdout, mut len, mut buffer) = (child.stdout.take().unwrap(), 0, vec![0; 1 << 18]);
+    loop {
+        let read = stdout.read(&mut buffer).await.unwrap();
+        if read == 0 {
+            break;
+        }
+        assert!(buffer[..read].iter().all(|byte| *byte == 0));
+        len += read as u64;
+    }
+    assert_eq!(len, LEN);
+    assert!(child.wait().await.unwrap().success());
+    let grown = peak_memory() - before;
+    assert!(grown < 300 << 20, "{grown} bytes more");
+}
+
+#[test]
+fn a_hundred_starts_leave_nothing() {
+    let temporary = tempfile::tempdir_in(target()).unwrap();
+    alone(&["env"], "starting_a_hundred_times", &[("TMPDIR", temporary.path())]);
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a process of its own"]
+async fn starting_a_hundred_times() {
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let children = || {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path().join("children"));
+        tasks.map(|path| fs::read_to_string(path).unwrap_or_default()).collect::<String>()
+    };
+    let mut directories = vec![];
+    let mut before = 0;
+    for n in 0..100 {
+        let sb = start().await;
+        directories.push(run_dir(&sb));
+        drop(sb);
+        if n == 0 {
+            // What is made once for the whole process is there by now.
+            before = settled(&descriptors).await;
+        }
+    }
+    assert!(settled(&descriptors).await <= before, "{before} descriptors became {}", descriptors());
+    let begun = Instant::now();
+    while !children().is_empty() {
+        assert!(begun.elapsed() < SOON, "processes stay: {}", children());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let left: Vec<_> = directories.iter().filter(|directory| directory.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// A count once it no longer changes: what ends in the background has ended.
+async fn settled(count: &impl Fn() -> usize) -> usize {
+    let mut last = count();
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        match count() {
+            now if now == last => return now,
+            now => last = now,
+        }
+    }
+}
