@@ -34,6 +34,8 @@ pub mod download;
 pub mod environment;
 mod error;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guest;
 mod host;
 pub mod image;

@@ -30,12 +30,14 @@ use nix::{
     fcntl::{AT_FDCWD, AtFlags},
     unistd::linkat,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::Error as _};
 
 use crate::{image::Image, machine::Machine, random, run_dir::RunDir};
 
 /// The manifest's version. Raised with every change that an older reader would misread.
 const VERSION: u32 = 1;
+/// Most files that a disk may have. QEMU opens them all at each start, so sane ones have a few dozen.
+const MOST_LAYERS: usize = 1024;
 
 /// What is written of a frozen machine beside its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +82,12 @@ impl Manifest {
         if found > VERSION {
             return Err(StateError::Version { path: path.to_owned(), found });
         }
-        serde_json::from_slice(bytes).map_err(malformed)
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(malformed)?;
+        if manifest.layers > MOST_LAYERS {
+            let why = format!("it has {} layers, the limit is {MOST_LAYERS}", manifest.layers);
+            return Err(malformed(serde_json::Error::custom(why)));
+        }
+        Ok(manifest)
     }
 
     /// That of the same machine's disk alone, under another id.
@@ -440,8 +447,12 @@ mod tests {
         let error = State::read(&directory).unwrap_err();
         assert!(matches!(&error, StateError::Incomplete { file, .. } if file == "layers/1.qcow2"), "{error}");
         let manifest = directory.join("manifest.json");
+        let manifest_text = fs::read_to_string(&manifest).unwrap();
         fs::write(&manifest, r#"{"version": 99, "new": true}"#).unwrap();
         assert!(matches!(State::read(&directory), Err(StateError::Version { found: 99, .. })));
+        let other = manifest_text.replace("\"layers\": 2", "\"layers\": 18446744073709551615");
+        fs::write(&manifest, other).unwrap();
+        assert!(matches!(State::read(&directory), Err(StateError::Malformed { .. })));
         fs::write(&manifest, "{").unwrap();
         assert!(matches!(State::read(&directory), Err(StateError::Malformed { .. })));
     }

@@ -20,6 +20,8 @@
 
 pub mod flow;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod message;
 pub mod network;
 

@@ -11,7 +11,7 @@ const VERSION: u32 = 1;
 
 /// What `image.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     pub(super) version: u32,
     /// The SHA-256 of the disk's file, in hexadecimal digits.
     pub(super) digest: String,
@@ -87,7 +87,7 @@ pub(crate) struct StoredFile {
 
 /// Why a file is not metadata.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MetadataError {
+pub(crate) enum MetadataError {
     #[error("read it: it has version {0}, and this quicksand reads version {VERSION}")]
     Version(u32),
     #[error("read it: {0}")]
@@ -131,7 +131,7 @@ impl Metadata {
         Metadata { version, digest, disk, disk_size, file_system, root, origin, defaults, kernel, modules }
     }
 
-    pub(super) fn parse(text: &[u8]) -> Result<Metadata, MetadataError> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Metadata, MetadataError> {
         // The version alone first: another one's other fields may have any shape.
         let VersionOnly { version } = serde_json::from_slice(text)?;
         if version != VERSION {
@@ -151,12 +151,12 @@ impl Metadata {
         Metadata { origin: None, ..self.clone() }
     }
 
-    pub(super) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+    pub(crate) fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec_pretty(self)
     }
 
     /// All files that belong to the image.
-    pub(super) fn files(&self) -> impl Iterator<Item = &StoredFile> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = &StoredFile> {
         [&self.disk, &self.kernel].into_iter().chain(&self.modules)
     }
 }

@@ -25,7 +25,7 @@ mod initramfs;
 mod kernel;
 mod known;
 mod layers;
-mod metadata;
+pub(crate) mod metadata;
 mod modules;
 mod oci;
 mod recipe;

@@ -9,16 +9,22 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd},
         unix::net::UnixStream as StdUnixStream,
     },
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Waker},
     time::Duration,
 };
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Interest},
-    net::{UnixStream, unix::OwnedReadHalf, unix::OwnedWriteHalf},
-    sync::{Mutex as AsyncMutex, broadcast, oneshot, watch},
+    io::{AsyncBufReadExt, AsyncRead, BufReader, Interest},
+    net::{UnixStream, unix::OwnedWriteHalf},
+    sync::{
+        Mutex as AsyncMutex, broadcast,
+        oneshot::{self, error::TryRecvError},
+        watch,
+    },
     task::JoinHandle,
     time::timeout,
 };
@@ -152,7 +158,7 @@ impl Qmp {
         let inbox = Arc::new(Mutex::new(Inbox::default()));
         let (events, _) = broadcast::channel(EVENTS);
         let (end, closing) = watch::channel(Closing::default());
-        let reader = Reader(tokio::spawn(read(reader, Arc::clone(&inbox), events.clone(), end)));
+        let reader = Reader(tokio::spawn(read(reader, MAX_LINE, Arc::clone(&inbox), events.clone(), end)));
         Qmp { writer: AsyncMutex::new(writer), inbox, events, closing, _reader: reader }
     }
 
@@ -249,15 +255,17 @@ async fn write(writer: &OwnedWriteHalf, mut bytes: &[u8], mut fd: Option<Borrowe
     Ok(())
 }
 
+/// Hands out what comes, until there is no more or a line has more than `max_line` bytes.
 async fn read(
-    reader: OwnedReadHalf,
+    reader: impl AsyncRead + Unpin,
+    max_line: usize,
     inbox: Arc<Mutex<Inbox>>,
     events: broadcast::Sender<Event>,
     end: watch::Sender<Closing>,
 ) {
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
-    while let Ok(true) = read_line(&mut reader, &mut line).await {
+    while let Ok(true) = read_line(&mut reader, max_line, &mut line).await {
         match serde_json::from_slice::<Line>(&line) {
             Ok(Line { event: Some(name), data, .. }) => {
                 tracing::debug!(target: "quicksand::qmp", name, %data, "event");
@@ -289,7 +297,11 @@ async fn read(
 }
 
 /// Reads a line into `line`. `false` at the end of the stream.
-async fn read_line(reader: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) -> io::Result<bool> {
+async fn read_line(
+    reader: &mut BufReader<impl AsyncRead + Unpin>,
+    max_line: usize,
+    line: &mut Vec<u8>,
+) -> io::Result<bool> {
     line.clear();
     loop {
         let available = reader.fill_buf().await?;
@@ -300,13 +312,37 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) ->
         let len = end.map_or(available.len(), |end| end + 1);
         line.extend_from_slice(&available[..len]);
         reader.consume(len);
+        if line.len() > max_line {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line from QEMU is too long"));
+        }
         if end.is_some() {
             return Ok(true);
         }
-        if line.len() > MAX_LINE {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line from QEMU is too long"));
-        }
     }
+}
+
+/// Reads what QEMU might have sent, with the commands 1 and 2 under way and lines of at most `max_line` bytes. Returns their answers,
+/// and the number of events that were told.
+///
+/// # Panics
+///
+/// Where a command is left to wait, or the end is not told.
+pub(crate) fn read_all(bytes: &[u8], max_line: usize) -> ([Option<Result<Value, String>>; 2], usize) {
+    let ((first, mut first_answer), (second, mut second_answer)) = (oneshot::channel(), oneshot::channel());
+    let inbox = Inbox { waiting: HashMap::from([(1, first), (2, second)]), ..Inbox::default() };
+    let inbox = Arc::new(Mutex::new(inbox));
+    let (events, told) = broadcast::channel(EVENTS);
+    let (end, closing) = watch::channel(Closing::default());
+    let mut reading = pin!(read(bytes, max_line, Arc::clone(&inbox), events, end));
+    let read = reading.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(read.is_ready(), "bytes that are there are not waited for");
+    assert!(closing.borrow().closed && lock(&inbox).closed, "the end is told");
+    let answers = [&mut first_answer, &mut second_answer].map(|answer| match answer.try_recv() {
+        Ok(answer) => Some(answer),
+        Err(TryRecvError::Closed) => None,
+        Err(TryRecvError::Empty) => panic!("a command is left to wait"),
+    });
+    (answers, told.len())
 }
 
 fn lock(inbox: &Mutex<Inbox>) -> MutexGuard<'_, Inbox> {

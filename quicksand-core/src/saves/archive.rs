@@ -107,14 +107,14 @@ pub enum ArchiveError {
 
 /// What an export says of its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Index {
+pub(crate) struct Index {
     version: u32,
-    pub(super) files: Vec<Entry>,
+    pub(crate) files: Vec<Entry>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
-    pub(super) path: String,
+pub(crate) struct Entry {
+    pub(crate) path: String,
     /// In bytes.
     pub(super) size: u64,
     /// In hexadecimal digits.
@@ -127,7 +127,7 @@ impl Index {
     }
 
     /// Reads an index and checks that its paths are those of a save. The error names the entry.
-    pub(super) fn parse(file: &Path, text: &[u8]) -> Result<Index, ArchiveError> {
+    pub(crate) fn parse(file: &Path, text: &[u8]) -> Result<Index, ArchiveError> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
@@ -146,7 +146,7 @@ impl Index {
     }
 
     /// The size of all files, which is known to be one.
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.files.iter().map(|entry| entry.size).sum()
     }
 

@@ -1,6 +1,6 @@
 //! [`Saves`]: the saves of a project, and their way to another one as a file.
 
-mod archive;
+pub(crate) mod archive;
 mod export;
 mod import;
 

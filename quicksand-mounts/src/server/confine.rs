@@ -38,7 +38,7 @@ pub(super) fn prepare() -> io::Result<Limits> {
 
 /// A write past a limit of the user's is then an error of that write, and not the end of the server.
 #[allow(unsafe_code)]
-fn ignore_file_size_signal() -> io::Result<()> {
+pub(super) fn ignore_file_size_signal() -> io::Result<()> {
     // SAFETY: no handler is installed.
     unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
     Ok(())

@@ -10,6 +10,8 @@
 //! Beneath all of them the kernel keeps the process to the directory (`confine`).
 
 mod confine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod hard_link;
 mod known;
@@ -85,8 +87,11 @@ fn borrow(fd: RawFd) -> std::os::fd::BorrowedFd<'static> {
 ///
 /// `InvalidData` where the guest sends a length that no message has: where the next one begins is not known then.
 pub fn serve(socket: UnixStream, session: &mut Session) -> io::Result<()> {
-    let mut requests = BufReader::with_capacity(64 * 1024, socket.try_clone()?);
-    let mut replies = socket;
+    let requests = BufReader::with_capacity(64 * 1024, socket.try_clone()?);
+    exchange(requests, socket, session)
+}
+
+fn exchange(mut requests: impl Read, mut replies: impl Write, session: &mut Session) -> io::Result<()> {
     let mut message = Vec::new();
     while read_message(&mut requests, &mut message)? {
         let gone = |e: &io::Error| matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
