@@ -97,6 +97,32 @@ async fn a_guest_that_hangs_costs_a_command_its_time_alone() {
 }
 
 #[tokio::test]
+async fn a_full_disk_of_the_guest() {
+    let saves = tempfile::tempdir_in(target()).unwrap();
+    let sb = Sandbox::builder("debian").saves_dir(saves.path()).start().await.unwrap();
+    // Most of it is only claimed, which is full just as well.
+    shell(&sb, "free=$(df --output=avail -m / | tail -1); fallocate -l $((free - 16))M /root/most").await;
+    let output = sb.execute("dd if=/dev/zero of=/root/rest bs=64k; sync").await.unwrap();
+    assert!(output.stderr.contains("No space left on device"), "{output:?}");
+    assert!(matches!(
+        sb.write_file("/root/more", vec![1; 1 << 20]).await,
+        Err(Error::Guest(ChannelError::Guest { .. }))
+    ));
+    assert_eq!(shell(&sb, "echo works; df --output=avail / | tail -1 | tr -d ' '").await, "works\n0\n");
+
+    sb.save("full").await.unwrap();
+    shell(&sb, "rm /root/rest /root/most && echo room > /root/room && sync").await;
+    assert_eq!(sb.read_file("/root/room").await.unwrap(), b"room\n");
+    drop(sb);
+    let sb = Sandbox::builder("full").saves_dir(saves.path()).start().await.unwrap();
+    assert_eq!(sb.start_report().unwrap().kind, quicksand::StartKind::Warm);
+    assert_eq!(
+        shell(&sb, "df --output=avail / | tail -1 | tr -d ' '; rm /root/most; ls /root/rest").await,
+        "0\n/root/rest\n"
+    );
+}
+
+#[tokio::test]
 async fn a_killed_qemu_is_told_soon_and_leaves_nothing() {
     let sb = start().await;
     let directory = run_dir(&sb);
@@ -221,6 +247,26 @@ async fn a_gigabyte_without_a_newline() {
     assert!(child.wait().await.unwrap().success());
     let grown = peak_memory() - before;
     assert!(grown < 300 << 20, "{grown} bytes more");
+}
+
+#[tokio::test]
+async fn a_thousand_commands_at_once() {
+    let sb = start().await;
+    let mut all = tokio::task::JoinSet::new();
+    let sb = std::sync::Arc::new(sb);
+    for n in 0..1000 {
+        let sb = std::sync::Arc::clone(&sb);
+        all.spawn(async move {
+            let output = sb.command("echo").arg(n.to_string()).output().await.unwrap();
+            assert!(output.success() && output.stdout == format!("{n}\n"), "{n}: {output:?}");
+        });
+    }
+    let mut failures = vec![];
+    while let Some(done) = all.join_next().await {
+        failures.extend(done.err());
+    }
+    assert!(failures.is_empty(), "{} of them fail", failures.len());
+    assert_eq!(shell(&sb, "echo still here").await, "still here\n");
 }
 
 #[test]

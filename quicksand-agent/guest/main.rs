@@ -10,6 +10,7 @@
 
 mod conditions;
 mod connection;
+mod crowd;
 mod exec;
 mod files;
 mod follow;

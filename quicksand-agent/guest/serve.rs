@@ -16,7 +16,7 @@ use quicksand_protocol::{
 };
 
 use crate::{
-    conditions, connection, exec, files, follow, go_down, grow, hosts, mounts, network, new_user,
+    conditions, connection, crowd, exec, files, follow, go_down, grow, hosts, mounts, network, new_user,
     operation::Operation,
     port::{self, Arrival, Writer},
     settle, wake,
@@ -116,10 +116,13 @@ impl Server {
                 return operation.finish(Err(Failure { errno: 0, message }));
             }
         };
+        // On this thread, so that those that wait take no threads, of which there are only so many.
+        let place = matches!(request, Request::Exec(_)).then(crowd::enter);
         lock(&self.operations).insert(id, Arc::clone(&operation));
         let (worker, registry) = (Arc::clone(&operation), Arc::clone(&self.operations));
         let spawned = thread::Builder::new().stack_size(STACK).spawn(move || {
             let result = carry_out(request, &worker);
+            drop(place);
             let mut registry = lock(&registry);
             // A later session may have given the same id to an operation of its own.
             if registry.get(&id).is_some_and(|current| Arc::ptr_eq(current, &worker)) {
