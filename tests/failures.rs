@@ -64,7 +64,10 @@ async fn more_memory_than_the_host_has_is_refused_at_once() {
 #[tokio::test]
 async fn what_is_no_image_is_told_with_those_that_are() {
     let error = Sandbox::builder("solaris").start().await.unwrap_err();
-    assert!(matches!(&error, Error::NoSuchSource { images, .. } if images == &["debian"]), "{error}");
+    assert!(
+        matches!(&error, Error::NoSuchSource { images, .. } if images.iter().any(|name| name == "debian")),
+        "{error}"
+    );
 }
 
 /// On a host where KVM runs kernels it is used, elsewhere the reason is told: never a hang.

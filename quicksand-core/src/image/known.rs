@@ -51,10 +51,15 @@ pub(super) async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Re
         None => None,
     };
     if let Some(locked) = locked {
-        return by_lock(cache, &entry, &locked, project.as_ref(), reporter).await.map_err(|error| ImageError::Locked {
-            name: entry.name.clone(),
-            from: locked.source.clone(),
-            source: Box::new(error),
+        return by_lock(cache, &entry, &locked, project.as_ref(), reporter).await.map_err(|error| match error {
+            // What keeps this host from a build is not the lock's fault, and no other lock would mend it.
+            error if locked.source.starts_with(PACKAGES) && !matches!(error, ImageError::LockedNonsense { .. }) => {
+                error
+            }
+            error => {
+                let (name, from) = (entry.name.clone(), locked.source.clone());
+                ImageError::Locked { name, from, source: Box::new(error) }
+            }
         });
     }
     let (image, locked) = match cached(cache, &entry)? {
