@@ -23,13 +23,6 @@ fn a_setup_of_another_file_without_a_mark_is_pointed_at() {
     assert!(said.contains("`base` in `setups`") && said.contains("setup_elsewhere_unmarked.rs:6:"), "{said}");
 }
 
-#[test]
-fn an_outcome_that_can_not_be_made_up_is_pointed_at() {
-    let said = compiled_as_test("skipped_outcome.rs");
-    assert!(said.contains("a test with `requires(..)` can't return `Outcome`"), "{said}");
-    assert!(said.contains("return `()`, `Result<(), E>` or `ExitCode`"), "{said}");
-}
-
 /// What the compiler says of a test program with one mistake.
 ///
 /// trybuild makes programs, of which the compiler leaves tests out before it looks at what they mention. These it must
