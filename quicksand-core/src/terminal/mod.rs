@@ -39,7 +39,7 @@ impl<'a> Command<'a> {
     ///
     /// ```no_run
     /// # async fn f(sb: quicksand_core::Sandbox) -> quicksand_core::Result<()> {
-    /// let mut terminal = sb.command("passwd").arg("ann").pty(24, 80).spawn()?;
+    /// let mut terminal = sb.command("passwd").arg("ann").pty(24, 80).spawn().await?;
     /// for prompt in ["New password: ", "Retype new password: "] {
     ///     terminal.wait_for(prompt).await?;
     ///     terminal.send_line("correct horse").await?;
