@@ -6,7 +6,7 @@ use crate::{
     Accel, Error, Size, accel,
     cache::Cache,
     environment::Environment,
-    host::Host,
+    host::{Host, on_path},
     image::{self, Image},
     source,
     vm::Probe,
@@ -65,24 +65,22 @@ pub async fn examine() -> Vec<Finding> {
         Ok(host) => Finding::good("QEMU", format!("{} {}", host.qemu.display(), host.version)),
         Err(error) => Finding::bad("QEMU", told(error), "apt-get install qemu-system-x86, or dnf install qemu-kvm"),
     });
-    findings.push(match on_path("qemu-img") {
+    findings.push(match on_path(Path::new("qemu-img")).is_some() {
         true => Finding::good("qemu-img", "found"),
         false => Finding::bad("qemu-img", "not found", "apt-get install qemu-utils, or dnf install qemu-img"),
     });
     if let Ok(host) = &host {
         findings.push(accelerator(host).await);
     }
-    findings.push(
-        match Environment::read().ok().and_then(|read| read.passt).map_or_else(|| on_path("passt"), |own| own.exists())
-        {
-            true => Finding::good("passt", "found: the network `full` leads to the internet and not to this host"),
-            false => Finding::poor(
-                "passt",
-                "not found: with the network `full` a guest reaches this host's loopback",
-                "apt-get install passt",
-            ),
-        },
-    );
+    let passt = Environment::read().ok().and_then(|read| read.passt).unwrap_or_else(|| "passt".into());
+    findings.push(match on_path(&passt).is_some() {
+        true => Finding::good("passt", "found: the network `full` leads to the internet and not to this host"),
+        false => Finding::poor(
+            "passt",
+            "not found: with the network `full` a guest reaches this host's loopback",
+            "apt-get install passt",
+        ),
+    });
     findings.push(memory());
     match Environment::read().map_err(Error::from).and_then(|read| Ok(Cache::chosen(read.cache_dir)?)) {
         Ok(cache) => {
@@ -192,11 +190,6 @@ fn rounded(size: Size) -> String {
         mib @ 0..10_240 => format!("{mib} MiB"),
         mib => format!("{} GiB", mib >> 10),
     }
-}
-
-fn on_path(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 fn told(error: &dyn std::error::Error) -> String {
