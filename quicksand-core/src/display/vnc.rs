@@ -5,12 +5,13 @@ use std::{
     io,
     net::{Ipv4Addr, TcpListener},
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::{fs::PermissionsExt, net::UnixListener},
     },
     path::PathBuf,
 };
 
+use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::json;
 
 use crate::{Error, Result, vm::Vm};
@@ -69,6 +70,12 @@ impl Listener {
         }
     }
 
+    /// Has it greet nobody any more, at once: a machine that is about to end has it open for a moment longer.
+    pub(crate) fn close(&self) {
+        // Where it is closed by now, nothing is left to do.
+        let _ = shutdown(self.fd().as_raw_fd(), Shutdown::Both);
+    }
+
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Listener::Tcp(listener) => listener.as_fd(),
@@ -89,6 +96,7 @@ impl Drop for Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpStream;
 
     #[test]
     fn a_socket_is_ours_alone_and_goes_with_us() {
@@ -110,5 +118,16 @@ mod tests {
         let Listener::Tcp(socket) = &listener else { panic!("{listener:?}") };
         assert!(socket.local_addr().unwrap().ip().is_loopback());
         assert_ne!(listener.port(), Some(0));
+    }
+
+    #[test]
+    fn a_closed_one_greets_nobody_although_a_machine_has_it_open() {
+        let listener = Listener::open(&Vnc::Tcp).unwrap();
+        let machines = listener.fd().try_clone_to_owned().unwrap();
+        let address = (Ipv4Addr::LOCALHOST, listener.port().unwrap());
+        assert!(TcpStream::connect(address).is_ok());
+        listener.close();
+        assert!(TcpStream::connect(address).is_err());
+        drop(machines);
     }
 }

@@ -272,6 +272,9 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.task.abort();
         self.running.closed.send_replace(true);
+        if let Some(listener) = self.running.vnc.get() {
+            listener.close();
+        }
     }
 }
 
