@@ -34,7 +34,10 @@ pub(crate) enum Command {
     Screenshot(ScreenshotArgs),
     /// Show the machines that run now
     Ps(ListArgs),
-    /// Remove what can be made again: warm states that were not used for a while
+    /// Remove what can be made or got again and was not used for a while
+    ///
+    /// Warm states, images, kernels, downloads, layers, machines of failed tests, and what killed processes left. What is in use
+    /// stays, and so do images that the quicksand.lock of a project names which used any in the last 90 days.
     Prune(PruneArgs),
     /// Check what machines need of this host, and say how to mend what is missing
     Doctor(DoctorArgs),
@@ -242,6 +245,9 @@ pub(crate) struct PruneArgs {
     /// Only say what would be removed
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

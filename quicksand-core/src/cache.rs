@@ -8,6 +8,8 @@
 //! states/KEY/      frozen machines, see the module `state`
 //! run/ID/          one directory a running machine; its file `lock` is held by the process that owns it
 //! failed/TEST/     machines of failed tests, see the module `kept`
+//! blobs/, tags/    what comes from registries, see the module `image::oci`
+//! projects/KEY     projects that were seen, whose images are theirs, see the module `project`
 //! slots/, queue/   machines that run and those that wait, see the module `admission`
 //! locks/NAME       held by the process that makes the thing of that name
 //! ```
@@ -20,9 +22,10 @@ use std::{
     ffi::OsStr,
     fs::{self, DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -34,9 +37,26 @@ use crate::{
 };
 
 /// Names of unfinished things start with this. No name that a user may choose does.
-const UNFINISHED: &str = ".new-";
+pub(crate) const UNFINISHED: &str = ".new-";
 /// Names of things that are to go start with this.
-const ASIDE: &str = ".old-";
+pub(crate) const ASIDE: &str = ".old-";
+
+/// What is in the cache directory.
+const DIRECTORIES: [&str; 13] = [
+    "blobs",
+    "downloads",
+    "failed",
+    "images",
+    "initramfs",
+    "kernels",
+    "locks",
+    "projects",
+    "queue",
+    "run",
+    "slots",
+    "states",
+    "tags",
+];
 
 /// Why the cache directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +109,16 @@ pub struct Cache {
     root: PathBuf,
 }
 
+/// The lock of the download that has that key.
+pub(crate) fn download_lock_name(key: &str) -> String {
+    format!("download-{}", &key[..key.len().min(100)])
+}
+
+/// The lock of the layer that has these digits.
+pub(crate) fn blob_lock_name(digits: &str) -> String {
+    format!("blob-{}", &digits[..digits.len().min(32)])
+}
+
 /// A lock, held until dropped.
 #[derive(Debug)]
 pub struct Lock {
@@ -119,9 +149,7 @@ impl Cache {
     /// [`CacheError`] where it can't be made.
     pub fn at(root: &Path) -> Result<Cache, CacheError> {
         let cache = Cache { root: root.to_owned() };
-        for name in
-            ["images", "initramfs", "kernels", "downloads", "states", "run", "locks", "slots", "queue", "failed"]
-        {
+        for name in DIRECTORIES {
             let path = root.join(name);
             DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(CacheError::io("create", &path))?;
         }
@@ -137,7 +165,6 @@ impl Cache {
         self.root.join("images")
     }
 
-    #[cfg(feature = "download")]
     pub(crate) fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
     }
@@ -170,6 +197,25 @@ impl Cache {
         self.root.join("initramfs")
     }
 
+    /// Layers of container images, until the image is made of them.
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// What tags mean in registries.
+    pub(crate) fn tags(&self) -> PathBuf {
+        self.root.join("tags")
+    }
+
+    /// The projects that were seen.
+    pub(crate) fn projects(&self) -> PathBuf {
+        self.root.join("projects")
+    }
+
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
     /// Puts a file in place whole, over one that is there. Of several processes that do so at once, one wins.
     ///
     /// # Errors
@@ -191,21 +237,13 @@ impl Cache {
     ///
     /// [`CacheError::Busy`] where another process still holds it then.
     pub async fn lock(&self, name: &str, patience: Duration) -> Result<Lock, CacheError> {
-        let path = self.root.join("locks").join(name);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(CacheError::io("open the lock", &path))?;
+        let path = self.locks().join(name);
         let start = Instant::now();
         // Asking again and again, since a blocked flock can't be given up. The step grows: what is waited for takes a minute.
         let mut step = Duration::from_millis(5);
         loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Lock { _file: file }),
-                Err(TryLockError::Error(source)) => return Err(CacheError::io("lock", &path)(source)),
-                Err(TryLockError::WouldBlock) => {}
+            if let Some(lock) = self.try_lock(name)? {
+                return Ok(lock);
             }
             let waited = start.elapsed();
             if waited > patience {
@@ -216,6 +254,26 @@ impl Cache {
             }
             sleep(step).await;
             step = (step * 2).min(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Cache {
+    /// The lock of that name, unless somebody holds it.
+    pub(crate) fn try_lock(&self, name: &str) -> Result<Option<Lock>, CacheError> {
+        let path = self.locks().join(name);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(CacheError::io("open the lock", &path))?;
+        match file.try_lock() {
+            // Removed meanwhile, as nobody's, by one who held it: there is another one by that name, or none.
+            Ok(()) if !is_named(&file, &path) => Ok(None),
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(CacheError::io("lock", &path)(source)),
         }
     }
 }
@@ -280,15 +338,77 @@ impl Drop for Unfinished {
     }
 }
 
+/// Notes that a file or directory is used now, by which those that nobody uses are found.
+pub(crate) fn touch(path: &Path) -> io::Result<()> {
+    File::open(path)?.set_modified(SystemTime::now())
+}
+
+/// Opens a directory that is not to go while we use it: whoever [discards](discard) or [takes](take) it waits for us, or does without.
+/// `None` where there is none.
+pub(crate) fn hold(directory: &Path) -> io::Result<Option<File>> {
+    // It may be replaced between two looks, but hardly time and again.
+    for _ in 0..10 {
+        let file = match File::open(directory) {
+            Ok(file) => file,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        // Whoever removes it holds the lock alone, and has put it under another name before.
+        if file.try_lock_shared().is_ok() && is_named(&file, directory) {
+            return Ok(Some(file));
+        }
+        // Or looks whether anybody does.
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(None)
+}
+
+/// Whether somebody [holds](hold) a directory.
+pub(crate) fn is_held(directory: &Path) -> bool {
+    File::open(directory).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Removes a directory that nobody holds. `false` where somebody does, or where it has gone.
+pub(crate) fn take(directory: &Path) -> Result<bool, CacheError> {
+    let Ok(file) = File::open(directory) else { return Ok(false) };
+    if file.try_lock().is_err() || !is_named(&file, directory) {
+        return Ok(false);
+    }
+    // Under its lock, so that nobody comes to hold it before it has another name.
+    discard_as(directory)?;
+    drop(file);
+    sweep_aside(directory)?;
+    Ok(true)
+}
+
+/// Whether that is what the path leads to by now.
+fn is_named(file: &File, path: &Path) -> bool {
+    let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(named)) => inode(ours) == inode(named),
+        _ => false,
+    }
+}
+
 /// Removes a directory once nobody holds a lock on it: whoever uses what is in one does. One that is in use is put aside, and goes
 /// with a later call for any of its neighbours.
 pub(crate) fn discard(path: &Path) -> Result<(), CacheError> {
-    let Some(parent) = path.parent() else { return Ok(()) };
+    discard_as(path)?;
+    sweep_aside(path)
+}
+
+/// Gives a directory a name that says that it is to go.
+fn discard_as(path: &Path) -> Result<(), CacheError> {
     let aside = random::name().map_err(CacheError::io("draw a name for", path))?;
-    match fs::rename(path, parent.join(format!("{ASIDE}{aside}"))) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(CacheError::io("put aside", path)(e)),
-        _ => {}
+    match fs::rename(path, path.with_file_name(format!("{ASIDE}{aside}"))) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CacheError::io("put aside", path)(e)),
+        _ => Ok(()),
     }
+}
+
+/// Removes what is to go of a path's neighbours and held by nobody.
+fn sweep_aside(path: &Path) -> Result<(), CacheError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
     for entry in fs::read_dir(parent).map_err(CacheError::io("read", parent))?.flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(ASIDE.as_bytes()) {
             let path = entry.path();

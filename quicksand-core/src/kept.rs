@@ -154,7 +154,7 @@ impl KeptMachine {
     }
 
     /// `None` where there is none, or one of another version.
-    fn read(directory: PathBuf) -> Option<KeptMachine> {
+    pub(crate) fn read(directory: PathBuf) -> Option<KeptMachine> {
         let bytes = fs::read(directory.join(RECORD)).ok()?;
         let record: Record = serde_json::from_slice(&bytes).ok()?;
         (record.version == VERSION).then_some(KeptMachine { directory, record })

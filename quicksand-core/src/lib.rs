@@ -15,7 +15,8 @@
 //! - `machine`: what a machine consists of, and the command line that makes it;
 //! - `vm`: a running machine, its start and its freeze;
 //! - `state`: frozen machines on disk;
-//! - [`inventory`]: what there is on this host, and its removal;
+//! - [`inventory`]: the machines that run on this host;
+//! - [`prune`]: the removal of what nobody used for a while;
 //! - `kept`: machines of failed tests, to be entered later;
 //! - `saves`: the saves of a project, and their way elsewhere;
 //! - `source`: what a sandbox starts from, and the warm state that belongs to it.
@@ -28,6 +29,7 @@ mod command;
 mod command_log;
 pub mod diagnosis;
 mod digest;
+mod disk_usage;
 mod display;
 #[cfg(feature = "download")]
 pub mod download;
@@ -50,6 +52,8 @@ mod network;
 mod pattern;
 mod progress;
 mod project;
+mod project_list;
+pub mod prune;
 pub mod qcow2;
 pub mod qemu;
 mod random;

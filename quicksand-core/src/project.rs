@@ -172,6 +172,11 @@ impl Project {
         with(&[CONFIG, LOCK]).or_else(|| with(&["Cargo.lock"]).filter(cargo)).or_else(|| with(&["Cargo.toml"]))
     }
 
+    /// The project in that directory.
+    pub(crate) fn at(root: PathBuf) -> Project {
+        Project { root }
+    }
+
     /// Its directory.
     pub fn root(&self) -> &Path {
         &self.root

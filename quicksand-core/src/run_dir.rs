@@ -82,15 +82,18 @@ impl Drop for RunDir {
 }
 
 fn sweep(all: &Path) -> Result<(), CacheError> {
-    for entry in fs::read_dir(all).map_err(CacheError::io("read", all))?.flatten() {
-        let path = entry.path();
-        if is_dead(&path) {
-            tracing::info!(path = %path.display(), "removing what a killed process left");
-            // Another process may be at it too.
-            let _ = fs::remove_dir_all(&path);
-        }
+    for path in dead(all)? {
+        tracing::info!(path = %path.display(), "removing what a killed process left");
+        // Another process may be at it too.
+        let _ = fs::remove_dir_all(&path);
     }
     Ok(())
+}
+
+/// The directories of machines whose processes have gone.
+pub(crate) fn dead(all: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let paths = fs::read_dir(all).map_err(CacheError::io("read", all))?.flatten().map(|entry| entry.path());
+    Ok(paths.filter(|path| is_dead(path)).collect())
 }
 
 /// Whether the process that owns the directory has gone.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error, Reporter,
-    cache::{CacheError, Unfinished, discard},
+    cache::{CacheError, Unfinished, discard, touch},
     host::Host,
     image::{self, Image, ImageError},
     machine::{Accelerator, Machine},
@@ -198,7 +198,7 @@ impl<'a> Probe<'a> {
 fn initramfs_file(host: &Host, image: &Image) -> Result<PathBuf, Error> {
     let key = &hex(&Sha256::digest(format!("{} {}", image.identity(), quicksand_agent::ID)))[..32];
     let path = host.cache.initramfs().join(key);
-    if !path.exists() {
+    if touch(&path).is_err() {
         host.cache.publish(&path, &image::initramfs(image)?)?;
     }
     Ok(path)

@@ -20,7 +20,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -32,7 +32,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize, de::Error as _};
 
-use crate::{image::Image, machine::Machine, random, run_dir::RunDir};
+use crate::{cache::hold, image::Image, machine::Machine, random, run_dir::RunDir};
 
 /// The manifest's version. Raised with every change that an older reader would misread.
 const VERSION: u32 = 1;
@@ -186,7 +186,7 @@ pub enum StateError {
 impl State {
     /// Reads the state in a directory, and holds on to it. `None` where there is none.
     pub(crate) fn read(directory: &Path) -> Result<Option<State>, StateError> {
-        let Some(lock) = hold(directory)? else { return Ok(None) };
+        let Some(lock) = hold(directory).map_err(io_error("open", directory))? else { return Ok(None) };
         // QEMU opens files by this path, too, which is ours as long as we live.
         let held = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), lock.as_raw_fd()));
         let path = held.join("manifest.json");
@@ -276,25 +276,6 @@ impl State {
     pub(crate) fn video(&self) -> PathBuf {
         video_path(&self.held)
     }
-}
-
-/// Opens a directory that is not to go while we use it.
-fn hold(directory: &Path) -> Result<Option<File>, StateError> {
-    // It may be replaced between two looks, but hardly time and again.
-    for _ in 0..10 {
-        let file = match File::open(directory) {
-            Ok(file) => file,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
-            Err(e) => return Err(io_error("open", directory)(e)),
-        };
-        let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let ours = file.metadata().map(inode).map_err(io_error("look at", directory))?;
-        // Whoever removes it holds the lock alone, and has put it under another name before.
-        if file.try_lock_shared().is_ok() && fs::metadata(directory).map(inode).is_ok_and(|now| now == ours) {
-            return Ok(Some(file));
-        }
-    }
-    Ok(None)
 }
 
 /// Puts a frozen machine's files into a directory: the memory and devices are there, the layers are linked.

@@ -2,10 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize, de};
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::random::hex;
+use crate::{digest::serde_as_text, random::hex};
 
 /// A SHA-256 or SHA-512. Written as its algorithm, a colon and lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,17 +111,7 @@ impl FromStr for FileDigest {
     }
 }
 
-impl<'de> Deserialize<'de> for FileDigest {
-    fn deserialize<D: de::Deserializer<'de>>(from: D) -> Result<FileDigest, D::Error> {
-        String::deserialize(from)?.parse().map_err(de::Error::custom)
-    }
-}
-
-impl Serialize for FileDigest {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
+serde_as_text!(FileDigest);
 
 #[cfg(test)]
 mod tests {

@@ -31,7 +31,10 @@ use ureq::{
 pub use digest::{BadDigest, FileDigest};
 pub use error::DownloadError;
 
-use crate::{cache::Cache, progress::Reporter};
+use crate::{
+    cache::{Cache, download_lock_name, touch},
+    progress::Reporter,
+};
 use transfer::Transfer;
 
 /// The name of the stage that a download reports, in bytes.
@@ -144,14 +147,16 @@ impl Client {
     pub async fn file(&self, cache: &Cache, wanted: Wanted, reporter: &Reporter) -> Result<PathBuf, DownloadError> {
         let key = wanted.digest.file_name();
         let path = cache.downloads().join(&key);
-        if path.is_file() {
+        // Touched, since nothing else tells that it is about to be used.
+        if touch(&path).is_ok() {
             return Ok(path);
         }
         if self.offline {
             return Err(DownloadError::Offline { url: wanted.url });
         }
-        let _lock = cache.lock(&format!("download-{}", &key[..key.len().min(100)]), OTHERS_PATIENCE).await?;
-        if path.is_file() {
+        let _lock = cache.lock(&download_lock_name(&key), OTHERS_PATIENCE).await?;
+        // Touched, since nothing else tells that it is about to be used.
+        if touch(&path).is_ok() {
             return Ok(path);
         }
         tracing::info!(target: "quicksand::download", url = wanted.url, "downloading");

@@ -10,13 +10,12 @@ use std::{
 use super::{Image, ImageError, archive, catalogue, check_name, import};
 use crate::{
     cache::{Cache, discard},
+    disk_usage::usage,
     progress::Reporter,
 };
 
 /// How long to wait for a process that makes the image that is to be removed.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The size of the blocks that file systems count in, in bytes.
-const BLOCK: u64 = 512;
 
 /// What there is to know of an image in the cache.
 #[derive(Debug, Clone)]
@@ -81,7 +80,7 @@ pub async fn remove(cache: &Cache, name: &str) -> Result<u64, ImageError> {
     if !directory.is_dir() {
         return Err(ImageError::Missing { name: name.to_owned() });
     }
-    let freed = files(&directory).iter().filter(|file| file.nlink() == 1).map(|file| file.blocks() * BLOCK).sum();
+    let freed = usage(&directory).iter().filter(|file| file.names == 1).map(|file| file.bytes).sum();
     discard(&directory)?;
     Ok(freed)
 }
@@ -101,24 +100,10 @@ pub(super) fn all(cache: &Cache) -> Result<Vec<Image>, ImageError> {
 
 impl ImageInfo {
     fn of(image: Image) -> ImageInfo {
-        let files = files(image.directory());
-        let bytes = files.iter().map(|file| file.blocks() * BLOCK).sum();
+        let bytes = usage(image.directory()).iter().map(|file| file.bytes).sum();
         let shared = image.disk().metadata().is_ok_and(|disk| disk.nlink() > 1);
         let written = || image.disk().metadata().and_then(|disk| disk.modified()).unwrap_or(UNIX_EPOCH);
         let made = image.origin().map_or_else(written, |origin| UNIX_EPOCH + Duration::from_secs(origin.time));
         ImageInfo { image, bytes, shared, made }
     }
-}
-
-/// All files below a directory.
-fn files(directory: &Path) -> Vec<fs::Metadata> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => found.extend(files(&entry.path())),
-            Ok(metadata) => found.push(metadata),
-            Err(_) => {}
-        }
-    }
-    found
 }

@@ -7,7 +7,8 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use super::{
     off_the_runtime,
 };
 use crate::{
-    cache::{Cache, Unfinished},
+    cache::{Cache, Unfinished, hold},
     progress::Reporter,
 };
 
@@ -45,6 +46,8 @@ pub(super) const BUILT_IN: &str = "modules.builtin";
 pub(crate) struct Bundle {
     directory: PathBuf,
     description: Description,
+    /// What keeps it in the cache while it is used.
+    _held: Arc<File>,
 }
 
 /// `bundle.json`, written last.
@@ -113,10 +116,12 @@ impl Bundle {
 
     /// A damaged one counts as absent: it is made again.
     fn read(directory: &Path) -> Option<Bundle> {
+        let held = hold(directory).ok()??;
         let description: Description = serde_json::from_slice(&fs::read(directory.join(DESCRIPTION)).ok()?).ok()?;
         let whole = |file: &str| directory.join(file).is_file();
         let complete = description.orders.iter().flat_map(|(_, files)| files).all(|file| whole(file)) && whole(KERNEL);
-        let bundle = Bundle { directory: directory.to_owned(), description };
+        let _ = held.set_modified(SystemTime::now());
+        let bundle = Bundle { directory: directory.to_owned(), description, _held: Arc::new(held) };
         (bundle.description.version == VERSION && complete).then_some(bundle)
     }
 

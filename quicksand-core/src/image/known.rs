@@ -24,7 +24,6 @@ use {
 /// What a lock says of an image that is built on this host, before the suite of its packages.
 const PACKAGES: &str = "packages of ";
 /// How many digits of a digest tell images of one name apart in the cache.
-#[cfg(feature = "download")]
 const SHORT: usize = 16;
 
 /// How a name was moved on.
@@ -254,7 +253,19 @@ async fn fetch(
 /// The name of a publisher's image in the cache: there may be several of the same name.
 #[cfg(feature = "download")]
 fn cache_name(entry: &Entry, digest: &FileDigest) -> String {
-    format!("{}-{}", entry.name, &digest.digits()[..SHORT])
+    short_name(&entry.name, digest.digits())
+}
+
+fn short_name(name: &str, digits: &str) -> String {
+    format!("{name}-{}", digits.get(..SHORT).unwrap_or(digits))
+}
+
+/// The name in the cache of the image that a lock says a name of the catalogue stands for.
+pub(super) fn name_in_cache(name: &str, locked: &Locked) -> Option<String> {
+    if locked.source.starts_with(PACKAGES) {
+        return Some(name.to_owned());
+    }
+    locked.digest.as_deref()?.split_once(':').map(|(_, digits)| short_name(name, digits))
 }
 
 /// Builds an image from packages on this host.

@@ -37,7 +37,7 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use sha2::{Digest, Sha256};
@@ -52,8 +52,10 @@ pub(crate) use recipe::Recipe;
 pub use recipe::RecipeError;
 
 use crate::{
-    cache::{Cache, CacheError, Unfinished},
+    cache::{Cache, CacheError, Unfinished, hold},
     progress::Reporter,
+    project::{Locked, Project},
+    project_list,
     random::hex,
 };
 use kernel::Boot;
@@ -71,6 +73,8 @@ pub struct Image {
     directory: PathBuf,
     metadata: Arc<Metadata>,
     bare: bool,
+    /// What keeps it in the cache while it is used. `None` of one that is part of a frozen machine, which is held as a whole.
+    held: Option<Arc<File>>,
 }
 
 impl Image {
@@ -82,7 +86,17 @@ impl Image {
     /// [`ImageError::BadName`], and [`ImageError::Io`] where the cache can't be read.
     pub fn find(cache: &Cache, name: &str) -> Result<Option<Image>, ImageError> {
         check_name(name)?;
-        Image::at(&cache.images().join(name), name)
+        let directory = cache.images().join(name);
+        let Some(held) = hold(&directory).map_err(ImageError::io("open", &directory))? else { return Ok(None) };
+        let image = Image::at(&directory, name)?;
+        Ok(image.map(|image| Image { held: Some(Arc::new(held)), ..image }))
+    }
+
+    /// Notes that it is used now, by which those that nobody uses are found.
+    fn touch(&self) {
+        if let Some(held) = &self.held {
+            let _ = held.set_modified(SystemTime::now());
+        }
     }
 
     /// The image in a directory.
@@ -114,6 +128,7 @@ impl Image {
             directory: directory.to_owned(),
             metadata: Arc::new(metadata),
             bare: false,
+            held: None,
         }))
     }
 
@@ -238,6 +253,7 @@ impl Image {
 /// The image that is made from packages on this host, with which all others are read and written.
 pub(crate) async fn ensure_local(cache: &Cache, reporter: &Reporter) -> Result<Image, ImageError> {
     if let Some(image) = Image::find(cache, debian::NAME)? {
+        image.touch();
         return Ok(image);
     }
     let make = async |directory: PathBuf| debian::make(&directory, debian::SUITE, reporter).await;
@@ -253,13 +269,23 @@ pub(crate) async fn ensure_local(cache: &Cache, reporter: &Reporter) -> Result<I
 ///
 /// [`ImageError`]; the cache is then as it was.
 pub async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Result<Image, ImageError> {
-    if let Some(reference) = oci::Reference::parse(name) {
-        return oci::ensure(cache, reference?, reporter).await;
+    let image = if let Some(reference) = oci::Reference::parse(name) {
+        oci::ensure(cache, reference?, reporter).await?
+    } else if let Some(found) = recipe::find(name)? {
+        found.ensure(cache, reporter).await?
+    } else {
+        known::ensure(cache, name, reporter).await?
+    };
+    image.touch();
+    if let Some(project) = Project::find() {
+        project_list::note(cache, &project);
     }
-    if let Some(found) = recipe::find(name)? {
-        return found.ensure(cache, reporter).await;
-    }
-    known::ensure(cache, name, reporter).await
+    Ok(image)
+}
+
+/// The name in the cache of the image that a lock names.
+pub(crate) fn name_in_cache(name: &str, locked: &Locked) -> Option<String> {
+    if name.starts_with("oci:") { oci::name_in_cache(locked) } else { known::name_in_cache(name, locked) }
 }
 
 /// The image that a file holds, a disk or an archive of a root file system, taken from it where the cache does not have it.
@@ -271,6 +297,7 @@ pub async fn ensure_disk(cache: &Cache, path: &Path, reporter: &Reporter) -> Res
     let file = import::DiskFile::at(path);
     let name = file.image_name()?;
     if let Some(image) = Image::find(cache, &name)? {
+        image.touch();
         return Ok(image);
     }
     if archive::is_archive(path) {

@@ -19,7 +19,12 @@ use super::{
     layers::{self, Blob, RootFs},
     off_the_runtime,
 };
-use crate::{cache::Cache, digest::Digest, progress::Reporter, project::Project};
+use crate::{
+    cache::Cache,
+    digest::Digest,
+    progress::Reporter,
+    project::{Locked, Project},
+};
 use format::{Config, parse};
 
 /// An image whose documents are there and checked, and whose layers are there.
@@ -83,6 +88,11 @@ pub(super) async fn update(
             Err(ImageError::Reference { reference: path.display().to_string(), why })
         }
     }
+}
+
+/// The name in the cache of the image that a lock names.
+pub(super) fn name_in_cache(locked: &Locked) -> Option<String> {
+    locked.digest.as_deref()?.parse().ok().map(|digest| image_name(&digest))
 }
 
 /// The name in the cache of the image of that digest.

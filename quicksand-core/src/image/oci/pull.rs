@@ -5,7 +5,6 @@
 
 use std::{
     fs::{self, File},
-    io,
     path::PathBuf,
     sync::{
         Arc,
@@ -21,7 +20,7 @@ use super::{
     image_name,
 };
 use crate::{
-    cache::{Cache, Lock},
+    cache::{Cache, Lock, blob_lock_name, touch},
     digest::Digest,
     image::{Image, ImageError, PATIENCE, Update, layers, layers::Blob, rootfs::Section},
     progress::Reporter,
@@ -141,15 +140,14 @@ struct Blobs {
 
 impl Blobs {
     async fn lock(cache: &Cache, layers: &[Descriptor]) -> Result<Blobs, ImageError> {
-        let directory = cache.root().join("blobs");
-        fs::create_dir_all(&directory).map_err(ImageError::io("create", &directory))?;
+        let directory = cache.blobs();
         let mut digests: Vec<Digest> = layers.iter().map(|layer| layer.digest.clone()).collect();
         // In one order, so that two that want the same ones never wait for each other.
         digests.sort();
         digests.dedup();
         let mut locks = Vec::new();
         for digest in &digests {
-            locks.push(cache.lock(&format!("blob-{}", &digest.hex()[..32]), PATIENCE).await?);
+            locks.push(cache.lock(&blob_lock_name(digest.hex()), PATIENCE).await?);
         }
         Ok(Blobs { directory, digests, _locks: locks })
     }
@@ -220,19 +218,22 @@ fn lock_name(full: &str) -> String {
 
 /// Where it is written down what a reference means.
 fn memory(cache: &Cache, reference: &str) -> PathBuf {
-    cache.root().join("tags").join(short_key(reference))
+    cache.tags().join(short_key(reference))
 }
 
 fn remembered(cache: &Cache, reference: &str) -> Option<Digest> {
-    fs::read_to_string(memory(cache, reference)).ok()?.lines().next()?.parse().ok()
+    let path = memory(cache, reference);
+    let digest = fs::read_to_string(&path).ok()?.lines().next()?.parse().ok()?;
+    // What nobody asks for goes with a `prune`.
+    let _ = touch(&path);
+    Some(digest)
 }
 
 fn remember(cache: &Cache, reference: &str, digest: &Digest) {
     let path = memory(cache, reference);
-    let written = path.parent().map_or(Ok(()), fs::create_dir_all).map_err(|error: io::Error| error.to_string());
     let text = format!("{digest}\n{reference}\n");
-    let written = written.and_then(|()| cache.publish(&path, text.as_bytes()).map_err(|error| error.to_string()));
+    let written = cache.publish(&path, text.as_bytes());
     if let Err(error) = written {
-        tracing::warn!(target: "quicksand::image", error, reference, "what a tag means is not written down");
+        tracing::warn!(target: "quicksand::image", %error, reference, "what a tag means is not written down");
     }
 }
