@@ -19,6 +19,7 @@
 //!   machines once, for many of them.
 //! - [`Sandbox`] is the machine, in tests and without them.
 //! - [`Command`] runs programs in it, in the manner of [`std::process::Command`].
+//! - [`facts`] are what is so in it, with assertions.
 //!
 //! # Environment
 //!
@@ -53,7 +54,7 @@ pub use quicksand_core::{
 };
 #[cfg(feature = "mounts")]
 pub use quicksand_core::{ActiveMount, Mount};
-pub use quicksand_core::{blocking, environment};
+pub use quicksand_core::{blocking, environment, facts};
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;
 #[cfg(feature = "insta")]

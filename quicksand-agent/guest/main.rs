@@ -12,6 +12,7 @@ mod conditions;
 mod connection;
 mod crowd;
 mod exec;
+mod facts;
 mod files;
 mod follow;
 mod go_down;

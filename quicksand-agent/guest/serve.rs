@@ -16,7 +16,7 @@ use quicksand_protocol::{
 };
 
 use crate::{
-    conditions, connection, crowd, exec, files, follow, go_down, grow, hosts, mounts, network, new_user,
+    conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, mounts, network, new_user,
     operation::Operation,
     port::{self, Arrival, Writer},
     settle, wake,
@@ -147,7 +147,8 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
         | Request::Upload { .. }
         | Request::Download { .. }
         | Request::Await(_)
-        | Request::Follow { .. } => mounts::refresh(),
+        | Request::Follow { .. }
+        | Request::Facts { .. } => mounts::refresh(),
         _ => {}
     }
     match request {
@@ -174,6 +175,7 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
         Request::Mount(mount) => mounts::mount(mount),
         Request::Unmount { port } => mounts::unmount(&port),
         Request::GrowRoot { size } => grow::grow_root(size),
+        Request::Facts { questions } => facts::tell(&questions, operation),
     }
 }
 

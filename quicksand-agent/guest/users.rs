@@ -57,11 +57,11 @@ fn lookup(wanted: &[u8], passwd: &[u8], group: &[u8]) -> Option<User> {
     })
 }
 
-fn lines(file: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+pub(crate) fn lines(file: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
     file.split(|&b| b == b'\n').map(|line| line.split(|&b| b == b':').collect())
 }
 
-fn number(field: &[u8]) -> Option<u32> {
+pub(crate) fn number(field: &[u8]) -> Option<u32> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 

@@ -6,6 +6,7 @@ use crate::{
     ExitStatus,
     cache::CacheError,
     environment::EnvironmentError,
+    facts::FactsError,
     guest::ChannelError,
     image::ImageError,
     machine::Accel,
@@ -200,6 +201,9 @@ pub enum Error {
         /// What is wrong and what is right.
         why: String,
     },
+    /// What is so in the guest could not be found out.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
     /// The machine's memory could not be taken.
     #[error(transparent)]
     Memory(#[from] MemoryError),

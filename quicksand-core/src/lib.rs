@@ -12,6 +12,7 @@
 //! - [`guest`]: a session with the agent in a guest;
 //! - `run_dir`: what a running machine has on disk, which goes with it;
 //! - `admission`: who may start a machine now;
+//! - [`facts`]: what is so in a guest;
 //! - `machine`: what a machine consists of, and the command line that makes it;
 //! - `vm`: a running machine, its start and its freeze;
 //! - `state`: frozen machines on disk;
@@ -35,6 +36,7 @@ mod display;
 pub mod download;
 pub mod environment;
 mod error;
+pub mod facts;
 mod files;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -18,6 +18,7 @@
 //! in the middle of a frame. This is what makes a clone's first words safe, although its channel was copied in use.
 #![forbid(unsafe_code)]
 
+pub mod facts;
 pub mod flow;
 pub mod frame;
 #[doc(hidden)]

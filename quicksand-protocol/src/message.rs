@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    facts::Question,
     frame::MAX_PAYLOAD,
     network::{Card, Connect},
 };
@@ -136,6 +137,11 @@ pub enum Request {
     GrowRoot {
         /// The disk's new size in bytes. The guest's kernel learns of it at about the same time.
         size: u64,
+    },
+    /// Look at the guest's state; the answers come on STDOUT, see [`facts`](crate::facts), and it ends with [`Done::Nothing`].
+    Facts {
+        /// What to look at, [`MAX_QUESTIONS`](crate::facts::MAX_QUESTIONS) at the most.
+        questions: Vec<Question>,
     },
 }
 

@@ -10,7 +10,10 @@ use std::{
 use tokio::runtime::Handle;
 
 use super::{Command, SandboxBuilder, methods, own_runtime, run};
-use crate::{Accelerator, Chord, MouseButton, Network, Output, PortForward, Result, SaveReport, StartReport};
+use crate::{
+    Accelerator, Chord, MouseButton, Network, Output, PortForward, Result, SaveReport, StartReport,
+    facts::{File, Package, Port, Queries, Service, User},
+};
 
 /// A virtual machine of one's own, as [`crate::Sandbox`], whose methods block.
 ///
@@ -53,6 +56,15 @@ impl Sandbox {
         Ok(Sandbox { inner: run(&self.runtime, self.inner.fork())?, runtime: self.runtime.clone() })
     }
 
+    /// See [`Sandbox::facts`](crate::Sandbox::facts).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn facts<Q: Queries>(&self, queries: Q) -> Result<Q::Facts> {
+        run(&self.runtime, self.inner.facts(queries))
+    }
+
     /// See [`Sandbox::unforward_port`](crate::Sandbox::unforward_port).
     pub fn unforward_port(&self, forward: PortForward) {
         let _runtime = self.runtime.enter();
@@ -79,6 +91,12 @@ impl Sandbox {
             fn disallow_host_port(&self, port: u16) -> Result<()>;
             fn leave(&self, network: &Network) -> Result<()>;
             fn create_user(&self, name: &str) -> Result<()>;
+            fn package(&self, name: impl Into<String>) -> Result<Package>;
+            fn service(&self, name: impl Into<String>) -> Result<Service>;
+            fn file(&self, path: impl AsRef<Path>) -> Result<File>;
+            fn user(&self, name: impl Into<String>) -> Result<User>;
+            fn port(&self, port: u16) -> Result<Port>;
+            fn udp_port(&self, port: u16) -> Result<Port>;
             fn screenshot(&self, path: impl AsRef<Path>) -> Result<()>;
             fn screenshot_png(&self) -> Result<Vec<u8>>;
             fn type_text(&self, text: &str) -> Result<()>;
