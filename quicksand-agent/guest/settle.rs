@@ -14,10 +14,13 @@ use quicksand_protocol::message::{Done, Failure};
 use crate::{inittab, reaper};
 
 const STEP: Duration = Duration::from_millis(200);
-/// An init that says nothing has settled when it has started no process for so long.
+/// An init that says nothing has settled when for so long it has started no process and the processors had little to do.
 const QUIET: Duration = Duration::from_millis(1500);
-/// A system that is never quiet, because some service keeps starting processes, is taken as it is after this time.
+/// A system that is never quiet, because some service keeps starting processes, is taken as it is so long after its init started
+/// the last thing that it waits for.
 const QUIET_PATIENCE: Duration = Duration::from_secs(20);
+/// Where OpenRC writes down what it is at.
+const OPENRC: &str = "/run/openrc";
 
 /// Returns once the init has settled. The host has the deadline.
 pub(crate) fn wait() -> Result<Done, Failure> {
@@ -59,20 +62,25 @@ fn wait_for_systemd() {
     }
 }
 
-/// Of OpenRC, busybox and others: none of the init's own start scripts runs any more, OpenRC is in no change of its runlevel, and
-/// no process is started.
+/// Of OpenRC, busybox and others: none of the init's own start scripts runs any more, OpenRC is in the last of its runlevels, no
+/// process is started, and there is little to do.
 fn wait_for_quiet() {
     let awaited: HashSet<String> = inittab::awaited().into_iter().collect();
-    let begun = Instant::now();
-    let (mut last, mut since) = (processes(), Instant::now());
+    let (mut begun, mut since) = (Instant::now(), Instant::now());
+    let mut last = Activity::now();
     loop {
         thread::sleep(STEP);
-        let now = processes();
+        let now = Activity::now();
         let starting = is_starting(&awaited);
-        if now != last || starting {
-            (last, since) = (now, Instant::now());
+        if starting {
+            begun = Instant::now();
         }
-        // A start script that waits for something is waited for, however long; a busy system is not.
+        if starting || now.is_more_than(last) {
+            since = Instant::now();
+        }
+        last = now;
+        // A start script that waits for something is waited for, however long; a busy system is not. Between two scripts there is
+        // a moment when none runs, which is not quiet.
         if !starting && (since.elapsed() >= QUIET || begun.elapsed() >= QUIET_PATIENCE) {
             return;
         }
@@ -80,7 +88,7 @@ fn wait_for_quiet() {
 }
 
 fn is_starting(awaited: &HashSet<String>) -> bool {
-    Path::new("/run/openrc/rc.starting").exists()
+    Path::new(OPENRC).join("rc.starting").exists()
         || children_of_init().iter().any(|line| {
             // A script is run by its interpreter, which is then the first word.
             let without_interpreter = line.split_once(' ').map(|(_, rest)| rest.trim());
@@ -103,9 +111,60 @@ fn children_of_init() -> Vec<String> {
         .collect()
 }
 
-/// How many processes and threads were ever started.
-fn processes() -> u64 {
-    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let count = stat.lines().find_map(|line| line.strip_prefix("processes "));
-    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+/// What the kernel says of what was done since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Activity {
+    /// Processes and threads that were started.
+    processes: u64,
+    /// Time of processors at work or waiting for a disk, and idle, in ticks.
+    busy: u64,
+    idle: u64,
+    /// Whether OpenRC is in a runlevel that another one follows.
+    on_its_way: bool,
+}
+
+impl Activity {
+    fn now() -> Activity {
+        let runlevel = fs::read_to_string(Path::new(OPENRC).join("softlevel")).unwrap_or_default();
+        Activity::read(&fs::read_to_string("/proc/stat").unwrap_or_default(), &runlevel)
+    }
+
+    fn read(stat: &str, runlevel: &str) -> Activity {
+        let numbers = |name: &str| -> Vec<u64> {
+            let line = stat.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.split_ascii_whitespace().map_while(|number| number.parse().ok()).collect()
+        };
+        let (times, processes) = (numbers("cpu "), numbers("processes "));
+        // user, nice, system, idle, waiting for disks, interrupts, soft interrupts, stolen; then guests', which are in user.
+        let all: u64 = times.iter().take(8).sum();
+        let idle = times.get(3).copied().unwrap_or(0);
+        let on_its_way = matches!(runlevel.trim(), "sysinit" | "boot");
+        Activity { processes: processes.first().copied().unwrap_or(0), busy: all - idle, idle, on_its_way }
+    }
+
+    /// Whether anything was going on since `earlier`: our own looking around is not much.
+    fn is_more_than(self, earlier: Activity) -> bool {
+        let (busy, idle) = (self.busy.saturating_sub(earlier.busy), self.idle.saturating_sub(earlier.idle));
+        self.on_its_way || self.processes != earlier.processes || busy > idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quiet_is_no_new_process_and_idle_processors() {
+        let at = |busy: u64, idle: u64, processes: u64| {
+            let stat = format!("cpu  {busy} 0 0 {idle} 0 0 0 0 9 9\ncpu0 1 2 3 4\nctxt 7\nprocesses {processes}\n");
+            Activity::read(&stat, "default\n")
+        };
+        let earlier = at(100, 100, 50);
+        assert_eq!((earlier.busy, earlier.idle, earlier.processes), (100, 100, 50));
+        assert!(!at(105, 115, 50).is_more_than(earlier));
+        assert!(at(105, 115, 51).is_more_than(earlier));
+        assert!(at(120, 100, 50).is_more_than(earlier));
+        assert!(Activity { on_its_way: true, ..at(105, 115, 50) }.is_more_than(earlier));
+        assert!(Activity::read("", "boot\n").on_its_way && !Activity::read("", "").on_its_way);
+    }
 }

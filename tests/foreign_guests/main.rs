@@ -1,6 +1,7 @@
 //! Systems that are not our own image: another init or none, no bash, no C library of ours, partitions, other file systems.
 
 mod disks;
+mod openrc;
 
 use std::path::Path;
 
@@ -26,6 +27,22 @@ async fn busybox_init_is_ready_when_its_start_script_is_done() {
     assert_eq!(second.start_report().unwrap().kind, StartKind::Warm);
     let out = second.command("id").arg("-u").user("user").output().await.unwrap();
     assert_eq!(out.stdout, "1000\n");
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn openrc_is_ready_when_its_services_are_started() {
+    let first = start(&openrc::archive()).await;
+    let shell = async |sandbox: &Sandbox, line: &str| sandbox.execute(line).await.unwrap().stdout;
+    assert_eq!(shell(&first, "cat /proc/1/comm /run/slow /run/openrc/softlevel").await, "init\nslow\ndefault");
+    let services = shell(&first, "rc-status default").await;
+    let slow = services.lines().find(|line| line.trim_start().starts_with("slow ")).unwrap_or_default();
+    assert!(slow.contains("started"), "{services}");
+    assert_eq!(shell(&first, "uname -n; ls /run/openrc/rc.starting 2>&1 | grep -c No").await, "openrc\n1\n");
+    first.stop().await.unwrap();
+    let second = start(&openrc::archive()).await;
+    assert_eq!(second.start_report().unwrap().kind, StartKind::Warm);
+    assert_eq!(shell(&second, "rc-service slow status | grep -c started").await, "1\n");
     second.stop().await.unwrap();
 }
 
