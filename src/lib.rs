@@ -20,6 +20,7 @@
 //! - [`Sandbox`] is the machine, in tests and without them.
 //! - [`Command`] runs programs in it, in the manner of [`std::process::Command`].
 //! - [`facts`] are what is so in it, with assertions.
+//! - [`changes`] are what has become of it since it started, fit for a snapshot.
 //!
 //! # Environment
 //!
@@ -46,15 +47,15 @@
 //! of the package; those that [`sandbox_test`] makes are made again when what they are made from changes.
 
 pub use quicksand_core::{
-    Accel, Accelerator, ArchiveError, ChannelError, Child, Chord, Command, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY,
-    DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, DEFAULT_WAIT_TIMEOUT, Error, ExitStatus, Found, HOST_NAME, KeptMachine, Key,
-    MouseButton, Network, NetworkMode, Output, ParseSizeError, PortForward, Progress, Reporter, Result, Sandbox,
-    SandboxBuilder, Save, SaveReport, Saves, Size, Stage, StartCause, StartError, StartKind, StartReport, Terminal,
-    TerminalCommand, Vnc, Wait,
+    Accel, Accelerator, ArchiveError, Changes, ChannelError, Child, Chord, Command, DEFAULT_BOOT_TIMEOUT,
+    DEFAULT_MEMORY, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, DEFAULT_WAIT_TIMEOUT, Error, ExitStatus, FindChanges, Found,
+    HOST_NAME, KeptMachine, Key, MouseButton, Network, NetworkMode, Output, ParseSizeError, PortForward, Progress,
+    Reporter, Result, Sandbox, SandboxBuilder, Save, SaveReport, Saves, Size, Stage, StartCause, StartError, StartKind,
+    StartReport, Terminal, TerminalCommand, Vnc, Wait,
 };
 #[cfg(feature = "mounts")]
 pub use quicksand_core::{ActiveMount, Mount};
-pub use quicksand_core::{blocking, environment, facts};
+pub use quicksand_core::{blocking, changes, environment, facts};
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;
 #[cfg(feature = "insta")]

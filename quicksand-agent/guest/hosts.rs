@@ -8,11 +8,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use quicksand_protocol::message::{Done, Failure};
+use quicksand_protocol::{
+    message::{Done, Failure},
+    network::{OWN_HOSTS_BEGIN as BEGIN, OWN_HOSTS_END as END, without_own_hosts},
+};
 
 const PATH: &str = "/etc/hosts";
-const BEGIN: &str = "# quicksand: begin of what is written anew as networks change";
-const END: &str = "# quicksand: end";
 
 /// One writer at a time.
 static WRITING: Mutex<()> = Mutex::new(());
@@ -34,16 +35,7 @@ pub(crate) fn replace(entries: &[([u8; 4], String)]) -> Result<Done, Failure> {
 }
 
 fn with_entries(old: &str, entries: &[([u8; 4], String)]) -> String {
-    let mut new = String::new();
-    let mut ours = false;
-    for line in old.lines() {
-        ours |= line == BEGIN;
-        if !ours {
-            new.push_str(line);
-            new.push('\n');
-        }
-        ours &= line != END;
-    }
+    let mut new = without_own_hosts(old);
     if !entries.is_empty() {
         let lines = entries.iter().map(|(address, name)| format!("{} {name}\n", Ipv4Addr::from(*address)));
         new.extend([format!("{BEGIN}\n")].into_iter().chain(lines).chain([format!("{END}\n")]));

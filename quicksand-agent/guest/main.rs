@@ -18,6 +18,7 @@ mod follow;
 mod go_down;
 mod grow;
 mod hosts;
+mod index;
 mod init;
 mod inittab;
 mod interface;

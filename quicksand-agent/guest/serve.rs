@@ -16,7 +16,7 @@ use quicksand_protocol::{
 };
 
 use crate::{
-    conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, mounts, network, new_user,
+    conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, index, mounts, network, new_user,
     operation::Operation,
     port::{self, Arrival, Writer},
     settle, wake,
@@ -176,6 +176,7 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
         Request::Unmount { port } => mounts::unmount(&port),
         Request::GrowRoot { size } => grow::grow_root(size),
         Request::Facts { questions } => facts::tell(&questions, operation),
+        Request::Index => index::send(operation),
     }
 }
 

@@ -6,6 +6,7 @@
 //! downloads/KEY    what was fetched and not yet made an image of, see the module `download`
 //! initramfs/KEY    archives that guests start from
 //! states/KEY/      frozen machines, see the module `state`
+//! baselines/ID     what guests have that start from the state of that id, see the module `changes`
 //! run/ID/          one directory a running machine; its file `lock` is held by the process that owns it
 //! failed/TEST/     machines of failed tests, see the module `kept`
 //! blobs/, tags/    what comes from registries, see the module `image::oci`
@@ -42,7 +43,8 @@ pub(crate) const UNFINISHED: &str = ".new-";
 pub(crate) const ASIDE: &str = ".old-";
 
 /// What is in the cache directory.
-const DIRECTORIES: [&str; 13] = [
+const DIRECTORIES: [&str; 14] = [
+    "baselines",
     "blobs",
     "downloads",
     "failed",
@@ -191,6 +193,10 @@ impl Cache {
 
     pub(crate) fn failed(&self) -> PathBuf {
         self.root.join("failed")
+    }
+
+    pub(crate) fn baselines(&self) -> PathBuf {
+        self.root.join("baselines")
     }
 
     pub(crate) fn initramfs(&self) -> PathBuf {

@@ -339,6 +339,18 @@ pub enum Error {
         /// What came of it.
         source: io::Error,
     },
+    /// The guest sent a list of its files that is none.
+    #[error("list the guest's files: it sent what is refused: failed to {why}")]
+    HostileIndex {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The guest's packages could not be listed.
+    #[error("list the guest's packages: {said}; is its database damaged?")]
+    Packages {
+        /// What the guest said.
+        said: String,
+    },
     /// The guest sent a directory that is not one, or that would leave its target.
     #[error("download to {}: the guest sent {what}, which is refused", path.display())]
     HostileDownload {

@@ -13,6 +13,7 @@
 //! - `run_dir`: what a running machine has on disk, which goes with it;
 //! - `admission`: who may start a machine now;
 //! - [`facts`]: what is so in a guest;
+//! - [`changes`]: what its files, packages and units have become since it started;
 //! - `machine`: what a machine consists of, and the command line that makes it;
 //! - `vm`: a running machine, its start and its freeze;
 //! - `state`: frozen machines on disk;
@@ -26,6 +27,7 @@ mod accel;
 mod admission;
 pub mod blocking;
 pub mod cache;
+pub mod changes;
 mod command;
 mod command_log;
 pub mod diagnosis;
@@ -73,6 +75,7 @@ mod users;
 mod vm;
 mod wait;
 
+pub use changes::{Changes, FindChanges};
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitStatus, Output};
 pub use display::{Chord, Key, MouseButton, Vnc};
 pub use error::{Error, Result};

@@ -6,7 +6,8 @@ use std::{fmt, sync::Arc};
 ///
 /// Stages of a start are, where they are needed, those of making or getting the image ("install packages", "download", "make file
 /// system", "digest" and so on), "wait for other machines to end", "boot", "freeze" and, always, "clone". A running sandbox
-/// reports "save", and the bytes of "upload" and "download". Each begins with a `current` of 0 and ends with the `total`.
+/// reports "save", "list files" where [changes](crate::Sandbox::changes) are asked for a first time, and the bytes of "upload" and
+/// "download". Each begins with a `current` of 0 and ends with the `total`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// What is being done, in a few words: "install packages", "boot".

@@ -23,6 +23,7 @@ pub mod flow;
 pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod index;
 pub mod message;
 pub mod network;
 

@@ -143,6 +143,8 @@ pub enum Request {
         /// What to look at, [`MAX_QUESTIONS`](crate::facts::MAX_QUESTIONS) at the most.
         questions: Vec<Question>,
     },
+    /// Send an [index](crate::index) of the files on the guest's disks on STDOUT; ends with [`Done::Nothing`].
+    Index,
 }
 
 /// What to wait for.

@@ -42,3 +42,23 @@ pub struct Card {
     /// Length of the network prefix.
     pub prefix: u8,
 }
+
+/// The first line of our part of a guest's `/etc/hosts`, which is written anew as its networks change.
+pub const OWN_HOSTS_BEGIN: &str = "# quicksand: begin of what is written anew as networks change";
+/// The last line of it.
+pub const OWN_HOSTS_END: &str = "# quicksand: end";
+
+/// What others wrote into such a file, in whole lines.
+pub fn without_own_hosts(text: &str) -> String {
+    let mut others = String::new();
+    let mut ours = false;
+    for line in text.lines() {
+        ours |= line == OWN_HOSTS_BEGIN;
+        if !ours {
+            others.push_str(line);
+            others.push('\n');
+        }
+        ours &= line != OWN_HOSTS_END;
+    }
+    others
+}

@@ -8,10 +8,12 @@
 //!
 //! - `sandbox`, `builder`: [`Sandbox`] and its options;
 //! - `command`: [`Command`] and [`Child`], whose streams are those of [`std::io`];
+//! - `changes`: [`FindChanges`];
 //! - `terminal`: [`Terminal`];
 //! - [`Wait`]: a wait, which begins with [`done`](Wait::done).
 
 mod builder;
+mod changes;
 mod command;
 mod sandbox;
 mod terminal;
@@ -27,6 +29,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::Result;
 
 pub use builder::SandboxBuilder;
+pub use changes::FindChanges;
 pub use command::{Child, Command, Reader, Writer};
 pub use sandbox::Sandbox;
 pub use terminal::{Terminal, TerminalCommand};
@@ -184,6 +187,7 @@ mod tests {
             ("TerminalCommand", "terminal.rs"),
             ("Terminal", "terminal.rs"),
             ("Wait", "mod.rs"),
+            ("FindChanges", "changes.rs"),
         ] {
             let mut methods = BTreeSet::new();
             methods_of(&sources, of, &mut methods);

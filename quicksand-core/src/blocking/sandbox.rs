@@ -9,7 +9,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{Command, SandboxBuilder, methods, own_runtime, run};
+use super::{Command, FindChanges, SandboxBuilder, methods, own_runtime, run};
 use crate::{
     Accelerator, Chord, MouseButton, Network, Output, PortForward, Result, SaveReport, StartReport,
     facts::{File, Package, Port, Queries, Service, User},
@@ -45,6 +45,11 @@ impl Sandbox {
     /// See [`Sandbox::command`](crate::Sandbox::command).
     pub fn command(&self, program: impl Into<OsString>) -> Command<'_> {
         Command { inner: self.inner.command(program), runtime: &self.runtime }
+    }
+
+    /// See [`Sandbox::changes`](crate::Sandbox::changes).
+    pub fn changes(&self) -> FindChanges<'_> {
+        FindChanges { inner: self.inner.changes(), runtime: self.runtime.clone() }
     }
 
     /// See [`Sandbox::fork`](crate::Sandbox::fork).

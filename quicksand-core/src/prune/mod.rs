@@ -27,6 +27,7 @@ use std::{
 use crate::{
     Result, Size,
     cache::Cache,
+    changes::baseline,
     disk_usage::{Ledger, Usage},
 };
 
@@ -186,6 +187,7 @@ impl Plan {
                 stay.push(Thing { kept: Some(Kept::InUse), ..thing });
             }
         }
+        baseline::sweep(&self.cache);
         things::remove_locks(&self.cache);
         let mut ledger = Ledger::default();
         gone.iter().chain(&stay).for_each(|thing| ledger.add(&thing.files));

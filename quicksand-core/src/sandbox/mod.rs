@@ -2,6 +2,7 @@
 
 mod attach;
 mod builder;
+mod changes;
 mod checkpoint;
 mod evidence;
 mod freeze;

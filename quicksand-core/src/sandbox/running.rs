@@ -52,6 +52,8 @@ pub(super) struct Running {
     /// What its machine is given at each of its starts.
     pub(super) outside: Outside,
     boot_timeout: Duration,
+    /// The state that the sandbox started from, or for a twin the first of those that it comes from.
+    pub(super) begun: Option<State>,
     /// Its checkpoints by tag, in the order in which they were made.
     pub(super) checkpoints: Mutex<Vec<(String, State)>>,
     /// What was run in it, in whichever machine.
@@ -84,6 +86,7 @@ impl Running {
         links: Links,
     ) -> Running {
         slot.runs_as(vm.process().pid());
+        let begun = vm.origin().cloned();
         Running {
             vm: Arc::new(Mutex::new(Arc::new(vm))),
             links,
@@ -95,6 +98,7 @@ impl Running {
             earlier_console: Mutex::default(),
             outside,
             boot_timeout,
+            begun,
             checkpoints: Mutex::default(),
             #[cfg(feature = "mounts")]
             mounts: Default::default(),
@@ -120,7 +124,7 @@ impl Running {
         let twin = Running::new(vm, given, self.host.clone(), self.why_not_better.clone(), report, slot, links);
         #[cfg(feature = "mounts")]
         let twin = twin.with_mounts(self.mounts.for_twin());
-        twin
+        Running { begun: self.begun.clone(), ..twin }
     }
 
     /// The machine by which it runs now.

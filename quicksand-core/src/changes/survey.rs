@@ -1,0 +1,153 @@
+//! What a guest has now: its files, packages, users.
+//!
+//! Whatever the guest sends is bounded: in its size, and in the time that it may take.
+
+use std::time::Duration;
+
+use quicksand_protocol::message::{Done, Exec, Exit, Request};
+use serde::{Deserialize, Serialize};
+use tokio::{io::AsyncReadExt, time::timeout};
+
+use super::{
+    files::Files,
+    packages::{Database, Package, RPM},
+};
+use crate::{
+    Error, Result, Size,
+    guest::{ChannelError, Operation},
+    vm::Vm,
+};
+
+/// How long a guest may take for an index. A million files of a disk of which nothing has been read take a minute and a half.
+const INDEX_PATIENCE: Duration = Duration::from_secs(300);
+/// How long it may take for one file or command.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest index in bytes.
+const LONGEST_INDEX: Size = Size::from_mib(128);
+/// Longest database of packages. That of a full workstation has 10 MB.
+const LONGEST_DATABASE: Size = Size::from_mib(128);
+/// Longest `/etc/passwd` and its like.
+const LONGEST_TEXT: Size = Size::from_mib(1);
+
+/// What a guest has.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) files: Files,
+    pub(super) facts: Facts,
+    /// The index as it was sent.
+    pub(super) index: Vec<u8>,
+}
+
+/// What a survey has beside the index.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Facts {
+    pub(super) packages: Vec<Package>,
+    pub(super) passwd: String,
+    pub(super) group: String,
+    pub(super) hosts: Option<String>,
+}
+
+/// Has the guest send the index of its files.
+pub(super) async fn index(vm: &Vm) -> Result<Vec<u8>> {
+    within(INDEX_PATIENCE, async {
+        let mut operation = vm.channel().start(&Request::Index)?;
+        let bytes = take_stdout(&mut operation, "the index of the guest's files", LONGEST_INDEX).await?;
+        reply(vm, operation).await?;
+        Ok(bytes)
+    })
+    .await
+}
+
+/// Completes a survey whose index is there. `earlier` is one of the same guest: what has not changed since is taken from it.
+pub(super) async fn complete(vm: &Vm, index: Vec<u8>, earlier: Option<&Survey>) -> Result<Survey> {
+    let (files, index) = decode(index).await?;
+    let databases = Database::all_of(&files);
+    let unchanged = earlier.filter(|earlier| {
+        let same = |database: &Database| database.files(&earlier.files) == database.files(&files);
+        databases == Database::all_of(&earlier.files) && databases.iter().all(same)
+    });
+    let mut facts = Facts::default();
+    match unchanged {
+        Some(earlier) => facts.packages.clone_from(&earlier.facts.packages),
+        None => {
+            for database in databases {
+                facts.packages.extend(read_packages(vm, database).await?);
+            }
+        }
+    }
+    facts.passwd = text(vm, "/etc/passwd").await?.unwrap_or_default();
+    facts.group = text(vm, "/etc/group").await?.unwrap_or_default();
+    facts.hosts = text(vm, "/etc/hosts").await?;
+    Ok(Survey { files, facts, index })
+}
+
+/// Reads an index, elsewhere than where futures are carried out.
+pub(super) async fn decode(index: Vec<u8>) -> Result<(Files, Vec<u8>)> {
+    let work = tokio::task::spawn_blocking(move || Files::decode(&index).map(|files| (files, index)));
+    let decoded = work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    decoded.map_err(|e| Error::HostileIndex { why: e.to_string() })
+}
+
+async fn read_packages(vm: &Vm, database: Database) -> Result<Vec<Package>> {
+    let bytes = match database {
+        Database::Dpkg(path) | Database::Apk(path) => {
+            read(vm, path.as_bytes(), LONGEST_DATABASE).await?.unwrap_or_default()
+        }
+        Database::Rpm(_) => within(PATIENCE, ask_rpm(vm)).await?,
+    };
+    Ok(database.parse(&String::from_utf8_lossy(&bytes)))
+}
+
+async fn ask_rpm(vm: &Vm) -> Result<Vec<u8>> {
+    let argv = RPM.map(|word| word.as_bytes().to_vec()).to_vec();
+    let mut operation = vm.channel().start(&Request::Exec(Exec { argv, ..Exec::default() }))?;
+    // What it says of its troubles is not kept, so that they do not hold it up.
+    drop(operation.stderr.take());
+    let bytes = take_stdout(&mut operation, "the guest's list of packages", LONGEST_DATABASE).await?;
+    match reply(vm, operation).await? {
+        Done::Exited(Exit::Code(0)) => Ok(bytes),
+        done => Err(Error::Packages { said: format!("rpm has ended with {done:?}") }),
+    }
+}
+
+async fn text(vm: &Vm, path: &str) -> Result<Option<String>> {
+    let bytes = read(vm, path.as_bytes(), LONGEST_TEXT).await?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The content of a file. `None` where the guest can't read it.
+pub(super) async fn read(vm: &Vm, path: &[u8], limit: Size) -> Result<Option<Vec<u8>>> {
+    within(PATIENCE, async {
+        let mut operation = vm.channel().start(&Request::ReadFile { path: path.to_vec() })?;
+        let bytes = take_stdout(&mut operation, &String::from_utf8_lossy(path), limit).await?;
+        match reply(vm, operation).await {
+            Ok(_) => Ok(Some(bytes)),
+            Err(Error::Guest(ChannelError::Guest { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
+    })
+    .await
+}
+
+async fn take_stdout(operation: &mut Operation, what: &str, limit: Size) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(stream) = operation.stdout.take() {
+        // A stream that breaks ends here; the reply says why. One byte more, so that what is longer can be told.
+        let _ = stream.take(limit.bytes() + 1).read_to_end(&mut bytes).await;
+    }
+    if bytes.len() as u64 > limit.bytes() {
+        return Err(Error::TooLong { what: what.to_owned(), limit });
+    }
+    Ok(bytes)
+}
+
+async fn reply(vm: &Vm, mut operation: Operation) -> Result<Done> {
+    match operation.reply().await {
+        Ok(done) => Ok(done),
+        Err(error) => Err(vm.explain(error).await),
+    }
+}
+
+async fn within<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(patience, work).await.unwrap_or(Err(ChannelError::NoAnswer(patience).into()))
+}
