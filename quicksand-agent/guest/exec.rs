@@ -29,7 +29,7 @@ use crate::{
 
 /// What every program finds in its environment unless the host sets it: the same in each guest and from run to run, so that
 /// its output can be compared.
-const ENVIRONMENT: [(&str, &str); 2] =
+pub(crate) const ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C.UTF-8")];
 /// The same for one without a terminal, which nobody answers.
 const UNATTENDED: [(&str, &str); 4] = [

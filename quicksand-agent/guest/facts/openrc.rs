@@ -25,7 +25,7 @@ pub(super) fn look(name: &str, root: &Path) -> Service {
     let state = STATES.iter().find(|state| run.join(state).join(name).symlink_metadata().is_ok());
     service.state = state.copied().unwrap_or("stopped").to_owned();
     if service.state == "started" {
-        match daemons(&run.join("daemons").join(name), root) {
+        match daemons(&pid_files(name, &run), root) {
             Daemons::Run(pid) => (service.running, service.pid) = (true, pid),
             Daemons::Gone => service.state = "crashed".to_owned(),
         }
@@ -41,13 +41,24 @@ enum Daemons {
     Gone,
 }
 
-/// Each of its daemons has a file of lines such as `pidfile=/run/sshd.pid`.
-fn daemons(directory: &Path, root: &Path) -> Daemons {
+/// Where the daemons of a service wrote their numbers. Each daemon has a file of lines such as `pidfile=/run/sshd.pid`, which
+/// OpenRC's own programs write; where others start daemons, as dpkg's do, the service's own setting tells.
+fn pid_files(name: &str, run: &Path) -> Vec<String> {
+    let content = |path: &Path| text(&read(path, 64 * 1024).unwrap_or_default());
+    let records = fs::read_dir(run.join("daemons").join(name)).into_iter().flatten().flatten();
+    let records: Vec<_> = records.map(|entry| content(&entry.path())).collect();
+    let lines = records.iter().flat_map(|record| record.lines().find_map(|line| line.strip_prefix("pidfile=")));
+    let mut files: Vec<_> = lines.map(str::to_owned).collect();
+    if records.is_empty() {
+        files.push(content(&run.join("options").join(name).join("pidfile")).trim().to_owned());
+    }
+    files.retain(|file| !file.is_empty());
+    files
+}
+
+fn daemons(pid_files: &[String], root: &Path) -> Daemons {
     let mut first = None;
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let content = text(&read(&entry.path(), 64 * 1024).unwrap_or_default());
-        let pid_file = content.lines().find_map(|line| line.strip_prefix("pidfile=")).filter(|path| !path.is_empty());
-        let Some(pid_file) = pid_file else { continue };
+    for pid_file in pid_files {
         let pid_file = read(&root.join(pid_file.trim_start_matches('/')), 64).unwrap_or_default();
         let pid = text(&pid_file).trim().parse::<u32>().ok();
         match pid.filter(|pid| root.join("proc").join(pid.to_string()).exists()) {
@@ -79,12 +90,16 @@ mod tests {
             ("run/openrc/daemons/crond/001", "exec=/usr/sbin/crond\npidfile=/run/crond.pid\n"),
             ("run/crond.pid", "42\n"),
             ("run/openrc/failed/ntpd", ""),
+            ("etc/init.d/httpd", ""),
+            ("run/openrc/started/httpd", ""),
+            ("run/openrc/options/httpd/pidfile", "/run/sshd.pid"),
         ]);
         let sshd = look("sshd", &root);
         assert!(sshd.exists && sshd.running && sshd.enabled);
         assert_eq!((&*sshd.state, &*sshd.enablement, sshd.pid), ("started", "boot, default", Some(41)));
         let crond = look("crond", &root);
         assert_eq!((&*crond.state, crond.running, crond.enabled), ("crashed", false, false));
+        assert_eq!(look("httpd", &root).pid, Some(41));
         assert_eq!((&*look("ntpd", &root).state, &*look("none", &root).state), ("failed", "stopped"));
         assert!(!look("none", &root).exists);
         fs::remove_dir_all(root).unwrap();

@@ -40,8 +40,9 @@ fn find(name: &str, printed: &str) -> Answer {
         package.state = "installed".to_owned();
         package.version = Some(fields[1].to_owned());
         package.architecture = Some(fields[2].to_owned());
-    } else if let Some(complaint) = printed.lines().find(|line| line.starts_with("error:")) {
-        return Answer::Failed(format!("ask rpm: {complaint}"));
+    } else if !printed.lines().any(|line| line == format!("package {name} is not installed")) {
+        // A broken database, or another program of that name: busybox has one.
+        return Answer::Failed(format!("ask rpm: it says {:?}", printed.lines().next().unwrap_or_default()));
     }
     Answer::Package(package)
 }
