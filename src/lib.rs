@@ -28,6 +28,7 @@
 //! | --- | --- | --- |
 //! | `QUICKSAND_ACCEL` | auto, kvm, hvf, whpx or tcg | what runs the guest's code where neither a test nor a program chose; default auto |
 //! | `QUICKSAND_CACHE_DIR` | an absolute path | where images and warm states are kept; default ~/.cache/quicksand, heeding XDG_CACHE_HOME |
+//! | `QUICKSAND_CASES` | check or overwrite | whether case files are held against what their commands do, or rewritten; default check |
 //! | `QUICKSAND_JOBS` | a number from 1 | how many machines run at once, over all test processes; default by processors and memory |
 //! | `QUICKSAND_KEEP` | always, failed or never | of which tests the whole machine is kept to be entered later; default failed |
 //! | `QUICKSAND_MEMORY_BUDGET` | an amount of memory such as 4G | how much memory all machines take together; default by what the host has |

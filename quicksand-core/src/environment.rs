@@ -37,6 +37,11 @@ const CACHE_DIR: Variable = Variable {
     accepted: "an absolute path",
     meaning: "where images and warm states are kept; default ~/.cache/quicksand, heeding XDG_CACHE_HOME",
 };
+const CASES: Variable = Variable {
+    name: "QUICKSAND_CASES",
+    accepted: "check or overwrite",
+    meaning: "whether case files are held against what their commands do, or rewritten; default check",
+};
 const JOBS: Variable = Variable {
     name: "QUICKSAND_JOBS",
     accepted: "a number from 1",
@@ -84,8 +89,8 @@ const UPDATE: Variable = Variable {
 };
 
 /// All variables, by name.
-pub const VARIABLES: [Variable; 11] =
-    [ACCEL, CACHE_DIR, JOBS, KEEP, MEMORY_BUDGET, MIRROR, OFFLINE, PASST, QEMU, REQUIRE, UPDATE];
+pub const VARIABLES: [Variable; 12] =
+    [ACCEL, CACHE_DIR, CASES, JOBS, KEEP, MEMORY_BUDGET, MIRROR, OFFLINE, PASST, QEMU, REQUIRE, UPDATE];
 
 /// What the variables say. Those that are not set, or empty, stand as their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -95,6 +100,8 @@ pub struct Environment {
     pub accel: Accel,
     /// `QUICKSAND_CACHE_DIR`: where images and warm states are kept. An absolute path.
     pub cache_dir: Option<PathBuf>,
+    /// `QUICKSAND_CASES`: whether case files are rewritten.
+    pub cases: Cases,
     /// `QUICKSAND_JOBS`: how many machines run at once, over all test processes.
     pub jobs: Option<NonZeroU32>,
     /// `QUICKSAND_KEEP`: of which tests the machine is kept.
@@ -113,6 +120,16 @@ pub struct Environment {
     pub require: bool,
     /// `QUICKSAND_UPDATE`: which saves of setups are made again.
     pub update: Update,
+}
+
+/// What becomes of case files whose commands do something else than they say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cases {
+    /// Their tests fail.
+    #[default]
+    Check,
+    /// They are rewritten.
+    Overwrite,
 }
 
 /// Of which tests the whole machine is kept, to be entered later.
@@ -206,6 +223,7 @@ impl Environment {
             let understood = match variable {
                 ACCEL => accel(text).map(|accel| read.accel = accel),
                 CACHE_DIR => absolute(&value).map(|path| read.cache_dir = Some(path)),
+                CASES => cases(text).map(|cases| read.cases = cases),
                 JOBS => text.parse().ok().map(|jobs| read.jobs = Some(jobs)),
                 KEEP => keep(text).map(|keep| read.keep = keep),
                 MEMORY_BUDGET => amount(text).map(|size| read.memory_budget = Some(size)),
@@ -240,6 +258,14 @@ fn accel(text: &str) -> Option<Accel> {
 /// A relative path would mean another directory in each process.
 fn absolute(value: &OsStr) -> Option<PathBuf> {
     Some(PathBuf::from(value)).filter(|path| path.is_absolute())
+}
+
+fn cases(text: &str) -> Option<Cases> {
+    Some(match text {
+        "check" => Cases::Check,
+        "overwrite" => Cases::Overwrite,
+        _ => return None,
+    })
 }
 
 fn keep(text: &str) -> Option<Keep> {
@@ -300,6 +326,7 @@ mod tests {
         let all = read(&[
             ("QUICKSAND_ACCEL", "tcg"),
             ("QUICKSAND_CACHE_DIR", "/c"),
+            ("QUICKSAND_CASES", "overwrite"),
             ("QUICKSAND_JOBS", "3"),
             ("QUICKSAND_KEEP", "never"),
             ("QUICKSAND_MEMORY_BUDGET", "1.5G"),
@@ -313,6 +340,7 @@ mod tests {
         let expected = Environment {
             accel: Accel::Tcg,
             cache_dir: Some("/c".into()),
+            cases: Cases::Overwrite,
             jobs: NonZeroU32::new(3),
             keep: Keep::Never,
             memory_budget: Some(Size::from_mib(1536)),

@@ -17,8 +17,12 @@
 mod attempt;
 mod body;
 mod bundle;
+#[cfg(feature = "runner")]
+mod cases;
 mod describe;
 mod failure;
+#[cfg(any(feature = "insta", feature = "runner"))]
+mod filters;
 mod meta;
 mod place;
 mod pool;
@@ -40,6 +44,8 @@ pub use snapshot::snapshot_settings;
 /// What the macros need. Not for anyone else: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(feature = "runner")]
+    pub use crate::cases::{CaseFile, case_files};
     #[cfg(feature = "insta")]
     pub use crate::snapshot::settings_for;
     pub use inventory;
