@@ -56,6 +56,8 @@ pub use quicksand_core::{
 };
 #[cfg(feature = "mounts")]
 pub use quicksand_core::{ActiveMount, Mount};
+#[cfg(feature = "oci")]
+pub use quicksand_core::{Pulled, Pushed, RegistryError, WithMemory};
 pub use quicksand_core::{blocking, changes, environment, facts};
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;
@@ -64,6 +66,8 @@ pub use quicksand_test::{assert_sandbox_snapshot, snapshot_settings};
 
 /// The images in the user's cache and in `quicksand.lock`, for programs that look after them.
 pub mod images {
+    #[cfg(feature = "oci")]
+    pub use quicksand_core::image::{pull, push};
     pub use quicksand_core::{
         Locked, Project, ProjectError,
         cache::Cache,

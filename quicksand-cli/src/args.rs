@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use quicksand_core::{Accel, Mount, NetworkMode, PortForward, Size};
+use quicksand_core::{Accel, Mount, NetworkMode, PortForward, Size, WithMemory};
 
 /// Clean virtual machines, booted once and cloned in a fraction of a second ever after.
 #[derive(Debug, Parser)]
@@ -151,10 +151,23 @@ pub(crate) struct ScreenshotArgs {
 pub(crate) enum ImagesCommand {
     /// List the images in the cache
     List(ListArgs),
-    /// Make or fetch an image, where the cache does not have it
+    /// Make or fetch an image, where the cache does not have it; or take one that `images push` put into a registry
     Pull {
         /// A name such as ubuntu:24.04, a reference such as oci:registry/name:tag, or the path of a disk's file
         name: String,
+        /// The name that an image gets which `images push` put at that reference, in place of another one of that name
+        own: Option<String>,
+        #[command(flatten)]
+        memory: MemoryArgs,
+    },
+    /// Put an image into a registry, with its warm states, for other machines to start from
+    Push {
+        /// The image
+        name: String,
+        /// Where it goes, registry/name:tag
+        reference: String,
+        #[command(flatten)]
+        memory: MemoryArgs,
     },
     /// Take a disk's file, or an archive of a root file system, as an image of a name of its own
     Import {
@@ -225,6 +238,38 @@ pub(crate) enum SavesCommand {
         /// The name that the save gets
         name: String,
     },
+    /// Put a save into a registry, with its memory, for other machines to start from
+    Push {
+        /// The save
+        name: String,
+        /// Where it goes, registry/name:tag
+        reference: String,
+        #[command(flatten)]
+        memory: MemoryArgs,
+    },
+    /// Take a save from a registry, where `saves push` put it
+    Pull {
+        /// Where it is, registry/name:tag or registry/name@sha256:...
+        reference: String,
+        /// The name that the save gets; that which it had where none is given
+        name: Option<String>,
+        #[command(flatten)]
+        memory: MemoryArgs,
+    },
+}
+
+/// Whether memory goes along.
+#[derive(Debug, Args)]
+pub(crate) struct MemoryArgs {
+    /// Leave out what machines start warm from: what is pulled from a stranger is to boot from its disk
+    #[arg(long)]
+    without_memory: bool,
+}
+
+impl From<MemoryArgs> for WithMemory {
+    fn from(args: MemoryArgs) -> WithMemory {
+        if args.without_memory { WithMemory::Never } else { WithMemory::IfItFits }
+    }
 }
 
 #[derive(Debug, Args)]

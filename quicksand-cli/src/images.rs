@@ -5,13 +5,14 @@ use std::{path::Path, process::ExitCode};
 use quicksand_core::{
     Reporter, Size,
     cache::Cache,
-    image::{Image, ImageInfo, ensure, ensure_disk, import_as, list, remove, show, update},
+    image::{Image, ImageInfo, ensure, ensure_disk, import_as, list, pull, push, remove, show, update},
 };
 use serde_json::{Value, json};
 
 use crate::{
     args::ImagesCommand,
     failure::{Failure, Result},
+    share,
     show::{self as print, ago, json as print_json, size, table, timestamp},
 };
 
@@ -27,7 +28,14 @@ pub(crate) async fn images(command: ImagesCommand) -> Result {
                 table(["IMAGE", "SIZE", "SHARED", "MADE", "FROM"], &images.iter().map(row).collect::<Vec<_>>())?;
             }
         }
-        ImagesCommand::Pull { name } => tell(&get(&cache, &name).await?)?,
+        ImagesCommand::Pull { name, own: None, .. } => tell(&get(&cache, &name).await?)?,
+        ImagesCommand::Pull { name, own, memory } => {
+            let pulled = pull(&cache, &name, own.as_deref(), memory.into(), &reporter()).await?;
+            share::pulled(pulled.item.name(), &pulled)?;
+        }
+        ImagesCommand::Push { name, reference, memory } => {
+            share::pushed(&name, &push(&cache, &name, &reference, memory.into(), &reporter()).await?)?;
+        }
         ImagesCommand::Import { file, name } => tell(&import_as(&cache, &file, &name, &reporter()).await?)?,
         ImagesCommand::Show { name, list } => {
             let info = show(&cache, &name)?.ok_or_else(|| {

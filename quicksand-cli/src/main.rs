@@ -2,6 +2,7 @@
 //!
 //! - [`args`]: the command line;
 //! - [`run`], [`shell`], [`screenshot`], [`images`], [`saves`], [`ps`], [`prune`], [`doctor`], [`mod@bench`]: a file for each command;
+//! - [`share`]: what pushes and pulls tell;
 //! - [`show`]: lists for people and for programs;
 //! - [`failure`] and [`exit`]: what a failure looks like, and the exit codes.
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ mod ps;
 mod run;
 mod saves;
 mod screenshot;
+mod share;
 mod shell;
 mod show;
 

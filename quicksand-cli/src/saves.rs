@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{SavesArgs, SavesCommand},
     failure::Result,
+    share,
     show::{self, ago, print, size, table, timestamp},
 };
 
@@ -43,6 +44,13 @@ pub(crate) async fn saves(args: SavesArgs) -> Result {
         SavesCommand::Import { file, name } => {
             let save = saves.import(&file, &name, &reporter).await?;
             print(&format!("{name}: in {}\n", save.directory().display()))?;
+        }
+        SavesCommand::Push { name, reference, memory } => {
+            share::pushed(&name, &saves.push(&name, &reference, memory.into(), &reporter).await?)?;
+        }
+        SavesCommand::Pull { reference, name, memory } => {
+            let pulled = saves.pull(&reference, name.as_deref(), memory.into(), &reporter).await?;
+            share::pulled(pulled.item.name(), &pulled)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -187,6 +187,10 @@ pub enum Error {
     /// An image could not be made or used.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A registry gave nothing, or took nothing.
+    #[cfg(feature = "oci")]
+    #[error(transparent)]
+    Registry(#[from] crate::registry::RegistryError),
     /// The cache directory could not be used.
     #[error(transparent)]
     Cache(#[from] CacheError),

@@ -21,10 +21,13 @@
 //! - [`prune`]: the removal of what nobody used for a while;
 //! - `kept`: machines of failed tests, to be entered later;
 //! - `saves`: the saves of a project, and their way elsewhere;
+//! - `artifact`: saves and images in a registry;
 //! - `source`: what a sandbox starts from, and the warm state that belongs to it.
 
 mod accel;
 mod admission;
+#[cfg(feature = "oci")]
+mod artifact;
 pub mod blocking;
 pub mod cache;
 pub mod changes;
@@ -75,6 +78,8 @@ mod users;
 mod vm;
 mod wait;
 
+#[cfg(feature = "oci")]
+pub use artifact::{Pulled, Pushed, WithMemory};
 pub use changes::{Changes, FindChanges};
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitStatus, Output};
 pub use display::{Chord, Key, MouseButton, Vnc};

@@ -164,7 +164,7 @@ pub(crate) fn boot(host: &Host, image: &Image, accelerator: Accelerator, timeout
 }
 
 /// What tells a warm state from all others.
-fn warm_key(host: &Host, source: &Source, machine: &Machine) -> String {
+pub(crate) fn warm_key(host: &Host, source: &Source, machine: &Machine) -> String {
     let command_line = command_line(&source.image(), machine.accelerator);
     short_key(&format!("{}\n{}\n{command_line}", source.id(), machine.key(host.version)))
 }

@@ -95,6 +95,12 @@ impl Manifest {
         Manifest { id, has_memory: false, ..self }
     }
 
+    /// That of the same machine's disk alone.
+    #[cfg(feature = "oci")]
+    pub(crate) fn without_memory(self) -> Manifest {
+        Manifest { has_memory: false, ..self }
+    }
+
     /// Writes it to `path`, over what is there.
     pub(crate) fn write(&self, path: &Path) -> Result<(), StateError> {
         let text = serde_json::to_vec_pretty(self).map_err(|e| io_error("write", path)(e.into()))?;
@@ -237,6 +243,18 @@ impl State {
         (0..self.manifest.layers).map(|number| layer_path(&self.held, number)).collect()
     }
 
+    /// The same, by their names in the state's directory.
+    pub(crate) fn named_layers(&self) -> impl Iterator<Item = (String, PathBuf)> {
+        self.layers().into_iter().enumerate().map(|(number, path)| (format!("layers/{number}.qcow2"), path))
+    }
+
+    /// The files of its memory, by their names in its directory.
+    #[cfg(feature = "oci")]
+    pub(crate) fn named_memory(&self) -> Vec<(String, PathBuf)> {
+        let named = [("memory", self.memory()), ("devices", self.devices()), ("video", self.video())];
+        named.into_iter().filter(|(_, path)| path.is_file()).map(|(name, path)| (name.to_owned(), path)).collect()
+    }
+
     pub(crate) fn image(&self) -> &Image {
         &self.image
     }
@@ -311,7 +329,7 @@ pub(crate) fn write(
 }
 
 /// Gives a file that nobody writes a second name, or does as `across` says where that can't be, as across file systems.
-fn link(from: &Path, to: &Path, across: Across) -> Result<(), StateError> {
+pub(crate) fn link(from: &Path, to: &Path, across: Across) -> Result<(), StateError> {
     // A file that is there by name alone is followed to where it is.
     if linkat(AT_FDCWD, from, AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW).is_ok() {
         return Ok(());
@@ -325,7 +343,7 @@ fn link(from: &Path, to: &Path, across: Across) -> Result<(), StateError> {
     }
 }
 
-fn link_tree(from: &Path, to: &Path, across: Across) -> Result<(), StateError> {
+pub(crate) fn link_tree(from: &Path, to: &Path, across: Across) -> Result<(), StateError> {
     fs::create_dir(to).map_err(io_error("create", to))?;
     for entry in fs::read_dir(from).map_err(io_error("read", from))? {
         let entry = entry.map_err(io_error("read", from))?;

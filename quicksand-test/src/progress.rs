@@ -11,6 +11,9 @@ use quicksand_core::Progress;
 /// Stages that are over before anybody has read of them, mostly: shown on a terminal alone, and a clone nowhere.
 const BRIEF: [&str; 3] = ["save", "upload", "download"];
 
+/// Stages that wait for a network.
+const BYTES: [&str; 4] = ["download", "pull", "pull layers", "push"];
+
 /// A function that shows [`Progress`] to whoever runs the program, for
 /// [`on_progress`](quicksand_core::SandboxBuilder::on_progress): on a terminal a bar for each stage, elsewhere a line as each begins.
 /// It writes to standard error itself, past the capturing of test output: what it tells is for people who wait.
@@ -63,7 +66,7 @@ fn new_bar(progress: &Progress) -> ProgressBar {
     let template = match progress.total {
         // There is no saying how far a boot has come: what moves is the time.
         0 | 1 => "quicksand: {msg} {spinner} {elapsed}",
-        _ if progress.stage == "download" => {
+        _ if BYTES.contains(&progress.stage) => {
             "quicksand: {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"
         }
         _ => "quicksand: {msg} {wide_bar} {percent}% {elapsed}",

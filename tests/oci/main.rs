@@ -1,7 +1,9 @@
 //! Container images and root file systems of others, started as machines.
 
 mod build;
+mod fleet;
 mod registry;
+mod server;
 
 use std::{
     fs,

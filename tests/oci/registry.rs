@@ -1,17 +1,16 @@
-//! The distribution's own registry, on a port of this host, for as long as a test wants it.
+//! A registry, and what tests put into it by hand.
 
 use std::{
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    net::TcpStream,
+    path::{Path, PathBuf},
 };
 
-use tempfile::TempDir;
-
-use crate::build::{Blob, Image};
+use crate::{
+    build::{Blob, Image},
+    server::Server,
+};
 
 /// The only user of a registry that asks for a login, with the password, in the forms of `htpasswd` and of HTTP.
 const HTPASSWD: &str = "user:$2b$05$NYFJgddqFEeCQnsvUSTKLOpc11Ud1rbbOrE7TRaGVzNqSa/2iqMva\n";
@@ -20,50 +19,31 @@ pub(crate) const LOGIN: &str = "dXNlcjpzZWNyZXQ=";
 
 /// A running registry. Dropping it ends it.
 pub(crate) struct Registry {
-    process: Child,
-    port: u16,
+    server: Server,
     login: bool,
-    _directory: TempDir,
 }
 
 impl Registry {
     pub(crate) fn start(login: bool) -> Registry {
-        let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let write = |name: &str, text: &str| {
-            let path = directory.path().join(name);
-            fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let users = write("users", HTPASSWD);
-        let auth =
-            if login { format!("auth:\n  htpasswd:\n    realm: test\n    path: {users}\n") } else { String::new() };
-        let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-             http:\n  addr: 127.0.0.1:{port}\n{auth}",
-            directory.path().join("data").display(),
-        );
-        let config = write("config.yml", &config);
-        // It goes with its test, however that ends.
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "docker-registry", "serve", &config])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("install docker-registry");
-        let mut registry = Registry { process, port, login, _directory: directory };
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(registry.process.try_wait().unwrap().is_none(), "the registry ended");
-            assert!(begun.elapsed() < Duration::from_secs(60), "the registry does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        registry
+        let server = Server::start(|directory| {
+            let users = directory.join("users");
+            fs::write(&users, HTPASSWD).unwrap();
+            let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", users.display());
+            (String::new(), if login { auth } else { String::new() })
+        });
+        Registry { server, login }
     }
 
     /// Its name, as references have it.
     pub(crate) fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.server.host()
+    }
+
+    /// The file in which it has a blob.
+    pub(crate) fn stored(&self, blob: &Blob) -> PathBuf {
+        let digest = blob.digest().replace("sha256:", "");
+        let blobs = self.server.directory.path().join("data/docker/registry/v2/blobs/sha256");
+        blobs.join(&digest[..2]).join(digest).join("data")
     }
 
     /// Puts an image there, with its index.
@@ -94,7 +74,7 @@ impl Registry {
     }
 
     fn request(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.server.port)).unwrap();
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.host());
         head += &format!("Content-Length: {}\r\n", body.len());
         if !media_type.is_empty() {
@@ -110,13 +90,6 @@ impl Registry {
         let (head, said) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, head.to_owned(), said.to_owned())
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

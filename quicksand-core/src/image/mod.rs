@@ -30,6 +30,8 @@ mod modules;
 mod oci;
 mod recipe;
 mod rootfs;
+#[cfg(feature = "oci")]
+mod share;
 mod tool;
 
 use std::{
@@ -48,8 +50,14 @@ pub use initramfs::initramfs;
 pub use known::{Update, update};
 pub(crate) use metadata::Defaults;
 pub use metadata::Origin;
+#[cfg(feature = "oci")]
+pub(crate) use oci::{Descriptor, MANIFEST, Manifest};
 pub(crate) use recipe::Recipe;
 pub use recipe::RecipeError;
+#[cfg(feature = "oci")]
+pub(crate) use share::likely_files;
+#[cfg(feature = "oci")]
+pub use share::{pull, push};
 
 use crate::{
     cache::{Cache, CacheError, Unfinished, hold},
@@ -147,10 +155,35 @@ impl Image {
         Ok(files)
     }
 
+    /// The files of the image in a directory that somebody else made, relative to it, or what is wrong with it: its description must
+    /// tell the truth about its disk, whose SHA-256 is known.
+    #[cfg(feature = "oci")]
+    pub(crate) fn described(
+        directory: &Path,
+        sha256_of: impl Fn(&Path) -> Option<String>,
+    ) -> Result<Vec<PathBuf>, String> {
+        let text = fs::read(directory.join(metadata::FILE)).map_err(|e| e.to_string())?;
+        let metadata = Metadata::parse(&text).map_err(|e| format!("failed to {e}"))?;
+        match sha256_of(&metadata.disk.path) {
+            Some(sha256) if sha256 == metadata.digest => Ok(metadata.files().map(|file| file.path.clone()).collect()),
+            Some(sha256) => Err(format!("it names a disk of SHA-256 {}, and there is {sha256}", metadata.digest)),
+            None => Err("its disk is missing".to_owned()),
+        }
+    }
+
     /// All of its files, by their paths.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let names = self.metadata.files().map(|file| file.path.as_path());
         [Path::new(metadata::FILE)].into_iter().chain(names).map(|name| self.directory.join(name)).collect()
+    }
+
+    /// The same, by their names in a save: `image/kernel`.
+    pub(crate) fn named_files(&self) -> impl Iterator<Item = (String, PathBuf)> {
+        let named = |path: PathBuf| {
+            let within = path.strip_prefix(&self.directory).unwrap_or(&path).display().to_string();
+            (format!("image/{within}"), path)
+        };
+        self.files().into_iter().map(named)
     }
 
     pub(crate) fn directory(&self) -> &Path {

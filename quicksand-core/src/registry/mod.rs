@@ -5,6 +5,7 @@
 
 mod credentials;
 mod error;
+mod push;
 mod transfer;
 
 use std::{sync::Once, time::Duration};
@@ -38,7 +39,8 @@ pub(crate) struct Registry {
 impl Registry {
     /// Finds the login for the place, and how the registry is spoken to. Nothing else is asked of it yet.
     pub(crate) async fn connect(reference: &str, push: bool) -> Result<Registry, RegistryError> {
-        let place = parse(reference)?;
+        // As images name it, and as everybody else does.
+        let place = parse(reference.strip_prefix("oci:").unwrap_or(reference))?;
         if Environment::read()?.offline {
             let doing = format!("{} {place}", if push { "push" } else { "pull" });
             return Err(RegistryError::Offline { doing });
@@ -109,6 +111,11 @@ impl Registry {
     /// The reference in full, with the registry's name.
     pub(crate) fn reference(&self) -> String {
         self.reference.whole()
+    }
+
+    /// What has that digest there.
+    pub(crate) fn reference_of(&self, digest: &Digest) -> String {
+        format!("{}/{}@{digest}", self.reference.registry(), self.reference.repository())
     }
 
     fn failed(&self, doing: &str, error: OciDistributionError) -> RegistryError {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{LARGEST_DOCUMENT, Registry, RegistryError};
 use crate::digest::Digest;
 
-/// How often a download is taken up again without a byte more having come.
+/// How often something is tried, without a byte more having come.
 const MOST_ATTEMPTS: u32 = 5;
 /// What must come within the patience of a read, so that a server that sends a byte a minute is not waited for.
 const LEAST_PROGRESS: u64 = 16 << 10;
@@ -22,11 +22,16 @@ const LEAST_PROGRESS: u64 = 16 << 10;
 impl Registry {
     /// A small blob, which is what its digest says.
     pub(crate) async fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
-        let doing = self.doing("pull", digest);
         if size > LARGEST_DOCUMENT {
-            let expected = format!("at most {LARGEST_DOCUMENT} bytes");
+            let (doing, expected) = (self.doing("pull", digest), format!("at most {LARGEST_DOCUMENT} bytes"));
             return Err(RegistryError::Wrong { doing, expected, found: size.to_string() });
         }
+        self.small_blob(digest, size).await
+    }
+
+    /// A blob that fits into memory, and is what its digest says.
+    pub(crate) async fn small_blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
+        let doing = self.doing("pull", digest);
         let mut bytes = Vec::new();
         self.pull(digest, size, &mut bytes, &mut |_| {}).await?;
         let found = Digest::of(&bytes);
@@ -71,21 +76,10 @@ impl Registry {
             }
             let error = match self.pull_once(digest, size, to, arrived).await {
                 Ok(()) => continue,
-                // Nothing that another attempt would change.
-                Err(
-                    error @ (RegistryError::Unauthorized { .. }
-                    | RegistryError::Absent { .. }
-                    | RegistryError::Wrong { .. }
-                    | RegistryError::Io { .. }),
-                ) => return Err(error),
                 Err(error) => error,
             };
             attempt = if to.len()? > before { 1 } else { attempt + 1 };
-            if attempt == MOST_ATTEMPTS {
-                return Err(error);
-            }
-            tracing::info!(target: "quicksand::registry", %error, attempt, "taking a download up again");
-            sleep(Duration::from_millis(200) * attempt * attempt).await;
+            again(error, attempt).await?;
         }
     }
 
@@ -136,9 +130,27 @@ impl Registry {
         }
     }
 
-    fn doing(&self, what: &str, digest: &Digest) -> String {
+    pub(super) fn doing(&self, what: &str, digest: &Digest) -> String {
         format!("{what} {digest} of {}", self.reference.whole())
     }
+}
+
+/// Waits before the next attempt, longer each time, where there is to be one.
+pub(super) async fn again(error: RegistryError, attempts: u32) -> Result<(), RegistryError> {
+    // What another attempt would not change.
+    let is_final = matches!(
+        error,
+        RegistryError::Unauthorized { .. }
+            | RegistryError::Absent { .. }
+            | RegistryError::Wrong { .. }
+            | RegistryError::Io { .. }
+    );
+    if is_final || attempts == MOST_ATTEMPTS {
+        return Err(error);
+    }
+    tracing::info!(target: "quicksand::registry", %error, attempts, "trying again");
+    sleep(Duration::from_millis(200) * attempts * attempts).await;
+    Ok(())
 }
 
 /// The part of a blob that has come.

@@ -21,9 +21,9 @@ const VERSION: u32 = 1;
 /// The name of the index.
 pub(super) const INDEX: &str = "export.json";
 /// The manifest's name, here and in a save.
-pub(super) const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// Largest index, manifest or description of an image that is read, in bytes.
-pub(super) const LARGEST_TEXT: u64 = 4 << 20;
+pub(crate) const LARGEST_TEXT: u64 = 4 << 20;
 /// Most files that a save may have.
 const MOST_FILES: usize = 4096;
 /// Longest path, in bytes: what a tar's header holds.
@@ -116,9 +116,9 @@ pub(crate) struct Index {
 pub(crate) struct Entry {
     pub(crate) path: String,
     /// In bytes.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// In hexadecimal digits.
-    pub(super) sha256: String,
+    pub(crate) sha256: String,
 }
 
 impl Index {
@@ -139,7 +139,8 @@ impl Index {
             return Err(ArchiveError::Version { file: file.to_owned(), found });
         }
         let index: Index = serde_json::from_slice(text).map_err(other)?;
-        if let Some((entry, why)) = index.fault() {
+        let needed = [MANIFEST.to_owned(), format!("image/{}", Image::FILE)];
+        if let Some((entry, why)) = fault(&index.files, is_of_a_save, &needed) {
             return Err(ArchiveError::Refused { file: file.to_owned(), entry, why: why.to_owned() });
         }
         Ok(index)
@@ -149,36 +150,39 @@ impl Index {
     pub(crate) fn total(&self) -> u64 {
         self.files.iter().map(|entry| entry.size).sum()
     }
+}
 
-    /// The first entry that no save has, and what is wrong with it.
-    fn fault(&self) -> Option<(String, &'static str)> {
-        if self.files.len() > MOST_FILES {
+/// The first of the files that does not belong to them by its path or its size, or the first that is missing; and what is wrong.
+pub(crate) fn fault<'a>(
+    files: impl IntoIterator<Item = &'a Entry>,
+    belongs: impl Fn(&str) -> bool,
+    needed: &[String],
+) -> Option<(String, &'static str)> {
+    let (mut total, mut seen) = (0u64, std::collections::HashSet::new());
+    for entry in files {
+        if seen.len() == MOST_FILES {
             return Some((INDEX.to_owned(), "it names too many files"));
         }
-        let (mut total, mut seen) = (0u64, std::collections::HashSet::new());
-        for entry in &self.files {
-            let sum = total.checked_add(entry.size);
-            let why = if !is_of_a_save(&entry.path) {
-                "no save has a file of that name"
-            } else if !seen.insert(entry.path.as_str()) {
-                "it comes twice"
-            } else if sum.is_none_or(|sum| sum > i64::MAX as u64) {
-                "no disk holds so much"
-            } else if entry.path.ends_with(".json") && entry.size > LARGEST_TEXT {
-                "it is too large"
-            } else {
-                total = sum.unwrap_or_default();
-                continue;
-            };
-            return Some((entry.path.clone(), why));
-        }
-        let needed = [MANIFEST.to_owned(), format!("image/{}", Image::FILE)];
-        needed.into_iter().find(|path| !seen.contains(path.as_str())).map(|path| (path, "it is missing"))
+        let sum = total.checked_add(entry.size);
+        let why = if !belongs(&entry.path) {
+            "no save has a file of that name"
+        } else if !seen.insert(entry.path.as_str()) {
+            "it comes twice"
+        } else if sum.is_none_or(|sum| sum > i64::MAX as u64) {
+            "no disk holds so much"
+        } else if entry.path.ends_with(".json") && entry.size > LARGEST_TEXT {
+            "it is too large"
+        } else {
+            total = sum.unwrap_or_default();
+            continue;
+        };
+        return Some((entry.path.clone(), why));
     }
+    needed.iter().find(|path| !seen.contains(path.as_str())).map(|path| (path.clone(), "it is missing"))
 }
 
 /// Whether a save may have a file there: its manifest, its layers, and what an image has. Nothing else is ever made.
-fn is_of_a_save(path: &str) -> bool {
+pub(crate) fn is_of_a_save(path: &str) -> bool {
     let plain = |part: &str| {
         !part.starts_with('.') && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte))
     };

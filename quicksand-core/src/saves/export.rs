@@ -26,7 +26,10 @@ impl Drop for Unfinished {
 }
 
 pub(super) fn write(state: &State, file: &Path, reporter: &Reporter) -> Result<(), ArchiveError> {
-    let files = files(state)?;
+    let files = files(state);
+    if let Some((_, path)) = files.iter().find(|(name, _)| name.len() > LONGEST_PATH) {
+        return Err(failed("name in an export", path)(io::ErrorKind::InvalidFilename.into()));
+    }
     let size = |(_, path): &(String, PathBuf)| Ok(fs::metadata(path).map_err(failed("look at", path))?.len());
     let total = files.iter().map(size).sum::<Result<u64, ArchiveError>>()?;
 
@@ -61,20 +64,12 @@ pub(super) fn write(state: &State, file: &Path, reporter: &Reporter) -> Result<(
     fs::rename(&unfinished.0, file).map_err(failed("write", file))
 }
 
-/// The files of an export, by their names there.
-fn files(state: &State) -> Result<Vec<(String, PathBuf)>, ArchiveError> {
+/// The files of a save but for its memory, by their names in an export.
+pub(super) fn files(state: &State) -> Vec<(String, PathBuf)> {
     let mut files = vec![(MANIFEST.to_owned(), state.manifest_file())];
-    for path in state.image().files() {
-        let within = path.strip_prefix(state.image().directory()).unwrap_or(&path);
-        files.push((format!("image/{}", within.display()), path));
-    }
-    for (number, path) in state.layers().into_iter().enumerate() {
-        files.push((format!("layers/{number}.qcow2"), path));
-    }
-    match files.iter().find(|(name, _)| name.len() > LONGEST_PATH) {
-        Some((_, path)) => Err(failed("name in an export", path)(io::ErrorKind::InvalidFilename.into())),
-        None => Ok(files),
-    }
+    files.extend(state.image().named_files());
+    files.extend(state.named_layers());
+    files
 }
 
 fn header(path: &str, size: u64) -> io::Result<tar::Header> {

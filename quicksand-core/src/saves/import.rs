@@ -86,49 +86,84 @@ pub(super) fn read(file: &Path, directory: &Path, reporter: &Reporter) -> Result
         Some(Err(source)) => return Err(broken(file, "the last", source).into()),
         Some(Ok(_)) => return Err(refuse(file, "after the last", "the index names no more".to_owned()).into()),
     }
-    check_content(file, unfinished.path(), &index)?;
+    check_content(file, unfinished.path(), &index.files, As::Stranger)?;
     Ok(unfinished.finish()?)
 }
 
-/// Sees to it that what was unpacked is a save, and makes it one of this host: what it says that it is, others may have said as well,
-/// so it is named by what it holds.
-fn check_content(file: &Path, directory: &Path, index: &Index) -> Result<()> {
-    let refused = |entry: &str, why: String| refuse(file, entry, why);
-    let identity = |of: &mut dyn Iterator<Item = &Entry>| {
-        let mut hash = Sha256::new();
-        of.for_each(|entry| hash.update(format!("{} {} {}\n", entry.path, entry.size, entry.sha256)));
-        random::hex(&hash.finalize())
-    };
+/// Who a save is after it came from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum As {
+    /// One of this host alone: what it says that it is, others may have said as well, so it is named by what it holds.
+    Stranger,
+    /// The same that it was, so that what is made from it is that, too; with its memory or without.
+    #[cfg(feature = "oci")]
+    Itself {
+        /// Whether its memory came as well.
+        memory: bool,
+    },
+}
 
+/// Sees to it that what came is a save, all files of which are what `entries` say, and gives it its identity.
+pub(super) fn check_content(file: &Path, directory: &Path, entries: &[Entry], who: As) -> Result<()> {
+    let refused = |entry: &str, why: String| refuse(file, entry, why);
     let path = directory.join(MANIFEST);
     let text = fs::read(&path).map_err(Error::io("read", &path))?;
     let manifest =
         Manifest::parse(&path, &text).map_err(|source| ArchiveError::Save { file: file.to_owned(), source })?;
-    let mut id = identity(&mut index.files.iter());
-    id.truncate(32);
-    let manifest = manifest.imported(id);
+    let manifest = match who {
+        As::Stranger => {
+            let mut id = identity(&mut entries.iter());
+            id.truncate(32);
+            manifest.imported(id)
+        }
+        #[cfg(feature = "oci")]
+        As::Itself { memory: false } => manifest.without_memory(),
+        #[cfg(feature = "oci")]
+        As::Itself { memory: true } => manifest,
+    };
     let machine = &manifest.machine;
     let whole = machine.memory.is_multiple_of(Size::from_mib(1).bytes()) && machine.memory >= LEAST_MEMORY.bytes();
     if !whole || !(1..=MOST_CPUS).contains(&machine.cpus) {
         return Err(refused(MANIFEST, "there is no such machine".to_owned()).into());
     }
-    let layers = index.files.iter().filter(|entry| entry.path.starts_with("layers/")).count();
+    let layers = entries.iter().filter(|entry| entry.path.starts_with("layers/")).count();
     if layers != manifest.layers {
         return Err(refused(MANIFEST, format!("it has {} layers, of which {layers} are there", manifest.layers)).into());
     }
     manifest.write(&path).map_err(|source| ArchiveError::Save { file: file.to_owned(), source })?;
-
-    let images = || index.files.iter().filter(|entry| entry.path.starts_with("image/"));
-    let files = Image::adopt(&directory.join("image"), identity(&mut images()))
-        .map_err(|why| refused(&format!("image/{}", Image::FILE), why))?;
-    let mut known: Vec<String> = files.iter().map(|path| format!("image/{}", path.display())).collect();
-    known.push(format!("image/{}", Image::FILE));
-    if let Some(stray) = images().find(|entry| !known.contains(&entry.path)) {
-        return Err(refused(&stray.path, "its image does not name it".to_owned()).into());
-    }
+    check_image(file, &directory.join("image"), entries, who)?;
 
     let state = State::read(directory).map_err(|source| ArchiveError::Save { file: file.to_owned(), source })?;
     let state = state.ok_or_else(|| refused(MANIFEST, "it is missing".to_owned()))?;
+    if let (true, Some(fault)) = (state.manifest.has_memory, state.memory_fault()) {
+        return Err(refused(MANIFEST, fault).into());
+    }
+    check_disks(file, &state)
+}
+
+/// Sees to it that the image of a save, in `directory`, is one.
+pub(crate) fn check_image(file: &Path, directory: &Path, entries: &[Entry], who: As) -> Result<(), ArchiveError> {
+    let images = || entries.iter().filter(|entry| entry.path.starts_with("image/"));
+    let named = match who {
+        As::Stranger => Image::adopt(directory, identity(&mut images())),
+        #[cfg(feature = "oci")]
+        As::Itself { .. } => Image::described(directory, |path| {
+            let path = format!("image/{}", path.display());
+            images().find(|entry| entry.path == path).map(|entry| entry.sha256.clone())
+        }),
+    };
+    let named = named.map_err(|why| refuse(file, &format!("image/{}", Image::FILE), why))?;
+    let mut known: Vec<String> = named.iter().map(|path| format!("image/{}", path.display())).collect();
+    known.push(format!("image/{}", Image::FILE));
+    match images().find(|entry| !known.contains(&entry.path)) {
+        Some(stray) => Err(refuse(file, &stray.path, "its image does not name it".to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Sees to it that the disks of a save fit one another, and that QEMU may be given them.
+pub(crate) fn check_disks(file: &Path, state: &State) -> Result<()> {
+    let refused = |entry: &str, why: String| refuse(file, entry, why);
     let mut size = 0;
     for path in state.disk() {
         let header = qcow2::check(&path).map_err(|source| ArchiveError::Disk { file: file.to_owned(), source })?;
@@ -145,7 +180,14 @@ fn check_content(file: &Path, directory: &Path, index: &Index) -> Result<()> {
     Ok(())
 }
 
-fn check_space(directory: &Path, needed: u64) -> Result<()> {
+/// A digest of files and their names.
+fn identity(of: &mut dyn Iterator<Item = &Entry>) -> String {
+    let mut hash = Sha256::new();
+    of.for_each(|entry| hash.update(format!("{} {} {}\n", entry.path, entry.size, entry.sha256)));
+    random::hex(&hash.finalize())
+}
+
+pub(crate) fn check_space(directory: &Path, needed: u64) -> Result<()> {
     let parent = directory.parent().unwrap_or(directory);
     let stat = nix::sys::statvfs::statvfs(parent).map_err(|e| CacheError::io("look at", parent)(e.into()))?;
     let free = stat.blocks_available() * stat.fragment_size();
@@ -160,6 +202,6 @@ fn broken(file: &Path, entry: &str, source: io::Error) -> ArchiveError {
     ArchiveError::Broken { file: file.to_owned(), entry: entry.to_owned(), source }
 }
 
-fn refuse(file: &Path, entry: &str, why: String) -> ArchiveError {
+pub(crate) fn refuse(file: &Path, entry: &str, why: String) -> ArchiveError {
     ArchiveError::Refused { file: file.to_owned(), entry: entry.to_owned(), why }
 }

@@ -2,7 +2,9 @@
 
 pub(crate) mod archive;
 mod export;
-mod import;
+pub(crate) mod import;
+#[cfg(feature = "oci")]
+mod share;
 
 use std::{
     fs,
@@ -217,6 +219,7 @@ impl Save {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+/// Does what waits for files on a thread where that holds up nobody.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

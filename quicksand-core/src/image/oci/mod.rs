@@ -10,6 +10,8 @@ mod layout;
 mod pull;
 mod reference;
 
+#[cfg(feature = "oci")]
+pub(crate) use format::{Descriptor, MANIFEST, Manifest};
 pub(super) use reference::Reference;
 
 use super::{
