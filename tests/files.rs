@@ -95,6 +95,19 @@ async fn a_directory_goes_in_and_comes_out_as_it_was(sb: Sandbox) -> quicksand::
 }
 
 #[sandbox_test(image = "debian")]
+async fn a_file_with_holes_arrives_whole(sb: Sandbox) -> quicksand::Result<()> {
+    let temp = tempfile::tempdir().unwrap();
+    sb.execute("truncate -s 3M /root/disk && echo end >>/root/disk && sync").await?;
+    assert_eq!(sb.execute("stat -c %b /root/disk").await?.stdout, "8\n");
+    sb.download("/root/disk", temp.path().join("disk")).await?;
+    let expected = [vec![0; 3 << 20], b"end\n".to_vec()].concat();
+    assert!(fs::read(temp.path().join("disk")).unwrap() == expected);
+    sb.upload(temp.path().join("disk"), "/root/copy").await?;
+    sb.execute("cmp /root/disk /root/copy").await?;
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
 async fn a_live_directory_can_be_downloaded(sb: Sandbox) -> quicksand::Result<()> {
     let temp = tempfile::tempdir().unwrap();
     sb.download("/var/log", temp.path().join("log")).await?;

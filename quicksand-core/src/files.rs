@@ -259,7 +259,7 @@ fn unpack(from: impl Read, to: &Path) -> Result<()> {
         if kind.is_dir() {
             make_directory(&target)?;
             directories.push((target, mode));
-        } else if kind.is_file() {
+        } else if kind.is_file() || kind.is_gnu_sparse() {
             make_way(&target)?;
             let mut file = File::create_new(&target).map_err(Error::io("create", &target))?;
             io::copy(&mut entry, &mut file).map_err(Error::io("write", &target))?;

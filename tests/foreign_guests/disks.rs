@@ -77,15 +77,23 @@ pub(crate) fn ext4(tree: &Path, path: &Path, size: &str) {
 
 /// A raw disk with a partition table and the file system in `path` as its second partition.
 pub(crate) fn partitioned(file_system: &Path, path: &Path) {
-    const START: u64 = 8 << 20;
-    let len = file_system.metadata().unwrap().len();
+    partitions(&[file_system], path);
+}
+
+/// The same with several file systems, from the second partition on. The first has what boots a PC.
+pub(crate) fn partitions(file_systems: &[&Path], path: &Path) {
     let mut disk = File::create(path).unwrap();
-    disk.set_len(START + len + (2 << 20)).unwrap();
-    let table = format!(
-        "label: gpt\nstart=2048, size=4096, type=21686148-6449-6E6F-744E-656564454649\nstart={}, size={}, type=L\n",
-        START / 512,
-        len / 512
-    );
+    let mut table = "label: gpt\nstart=2048, size=4096, type=21686148-6449-6E6F-744E-656564454649\n".to_owned();
+    let mut start: u64 = 8 << 20;
+    for file_system in file_systems {
+        let len = file_system.metadata().unwrap().len();
+        table += &format!("start={}, size={}, type=L\n", start / 512, len / 512);
+        disk.seek(SeekFrom::Start(start)).unwrap();
+        copy_data(&mut File::open(file_system).unwrap(), &mut disk).unwrap();
+        start += len.next_multiple_of(1 << 20);
+    }
+    disk.set_len(start + (2 << 20)).unwrap();
+    drop(disk);
     let mut sfdisk = Command::new("sfdisk")
         .args(["--quiet", text(path)])
         .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()))
@@ -94,8 +102,6 @@ pub(crate) fn partitioned(file_system: &Path, path: &Path) {
         .expect("fdisk is installed");
     sfdisk.stdin.take().unwrap().write_all(table.as_bytes()).unwrap();
     assert!(sfdisk.wait().unwrap().success());
-    disk.seek(SeekFrom::Start(START)).unwrap();
-    copy_data(&mut File::open(file_system).unwrap(), &mut disk).unwrap();
 }
 
 /// Copies, and leaves out what is zero.

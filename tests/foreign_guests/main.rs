@@ -2,6 +2,7 @@
 
 mod disks;
 mod openrc;
+mod subvolumes;
 
 use std::path::Path;
 
@@ -86,6 +87,44 @@ async fn roots_on_xfs_and_btrfs() {
         assert_eq!(sandbox.read_file("/root/x").await.unwrap(), b"y");
         sandbox.stop().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_root_in_a_subvolume_with_its_kernel_on_a_partition_of_its_own() {
+    let sandbox = start(&subvolumes::with_boot()).await;
+    let mounts = sandbox.execute("mount").await.unwrap().stdout;
+    let root = mounts.lines().find(|line| line.starts_with("/dev/vda3 on / type btrfs")).unwrap_or_default();
+    assert!(root.contains("subvol=/root"), "{mounts}");
+    let modules = sandbox.execute("cat /proc/modules").await.unwrap().stdout;
+    // What the bundle has besides is not there: kernel and modules are the disk's.
+    assert!(modules.contains("btrfs ") && !modules.contains("overlay "), "{modules}");
+    sandbox.write_file("/root/x", "y").await.unwrap();
+    sandbox.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_root_that_is_the_default_subvolume() {
+    let sandbox = start(&subvolumes::default_snapshot()).await;
+    let mounts = sandbox.execute("mount").await.unwrap().stdout;
+    assert!(
+        mounts.contains("/dev/vda2 on / type btrfs") && mounts.contains("subvol=/@/.snapshots/1/snapshot"),
+        "{mounts}"
+    );
+    assert_eq!(sandbox.execute("cat /etc/os-release").await.unwrap().stdout, "ID=snapshot.raw\n");
+    sandbox.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_root_in_a_subvolume_that_only_its_name_tells() {
+    let disk = subvolumes::at();
+    let cache = images::Cache::from_environment().unwrap();
+    let name = "at-layout";
+    let _ = images::remove(&cache, name).await;
+    let image = images::import_as(&cache, &disk, name, &quicksand::Reporter::silent()).await.unwrap();
+    assert_eq!((image.root_device(), image.root_flags()), ("/dev/vda2", "subvol=@"));
+    assert_eq!(image.file_system(), "btrfs");
+    drop(image);
+    images::remove(&cache, name).await.unwrap();
 }
 
 #[tokio::test]
