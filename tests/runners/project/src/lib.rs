@@ -1,0 +1,1 @@
+//! A project of which only the tests matter.
