@@ -85,6 +85,12 @@ impl CommandLog {
         LogEntry { log: Arc::clone(self), id }
     }
 
+    /// The command that began last of those that run.
+    pub(crate) fn running(&self) -> Option<String> {
+        let kept = self.kept();
+        kept.commands.iter().rev().find(|command| command.took_s.is_none()).map(|command| command.command.clone())
+    }
+
     /// All that is kept, one JSON object a line.
     pub(crate) fn json_lines(&self) -> String {
         let kept = self.kept();
@@ -211,10 +217,12 @@ mod tests {
     fn commands_are_told_in_order_with_output_and_end() {
         let log = Arc::new(CommandLog::default());
         let (first, second) = (log.enter("echo \"a\nb\""), log.enter("sleep 9"));
+        assert_eq!(log.running().as_deref(), Some("sleep 9"));
         first.printed(b"a\nb\n", b"\xff");
         first.ended(ExitStatus::Code(3));
         second.timed_out(Duration::from_secs(1));
         second.ended(ExitStatus::Signal(9));
+        assert_eq!(log.running(), None);
         log.enter("still running");
         let lines = lines(&log);
         assert_eq!((&lines[0]["command"], &lines[0]["stdout"]), (&"echo \"a\nb\"".into(), &"a\nb\n".into()));

@@ -47,6 +47,11 @@ const JOBS: Variable = Variable {
     accepted: "a number from 1",
     meaning: "how many machines run at once, over all test processes; default by processors and memory",
 };
+const JUNIT: Variable = Variable {
+    name: "QUICKSAND_JUNIT",
+    accepted: "a path",
+    meaning: "where the runner of `quicksand::main!` writes its JUnit report: a file, or a directory for one of each test program; default nowhere",
+};
 const KEEP: Variable = Variable {
     name: "QUICKSAND_KEEP",
     accepted: "always, failed or never",
@@ -82,6 +87,11 @@ const REQUIRE: Variable = Variable {
     accepted: "1 or 0",
     meaning: "whether a test fails, rather than being skipped, where the host lacks what it requires; default 1 where CI is set, else 0",
 };
+const RETRIES: Variable = Variable {
+    name: "QUICKSAND_RETRIES",
+    accepted: "a number from 0 to 255",
+    meaning: "how often the runner of `quicksand::main!` tries a test again that fails; default what the test's `retries` says, or 0",
+};
 const UPDATE: Variable = Variable {
     name: "QUICKSAND_UPDATE",
     accepted: "1, 0, or names of saves with commas between them",
@@ -89,8 +99,8 @@ const UPDATE: Variable = Variable {
 };
 
 /// All variables, by name.
-pub const VARIABLES: [Variable; 12] =
-    [ACCEL, CACHE_DIR, CASES, JOBS, KEEP, MEMORY_BUDGET, MIRROR, OFFLINE, PASST, QEMU, REQUIRE, UPDATE];
+pub const VARIABLES: [Variable; 14] =
+    [ACCEL, CACHE_DIR, CASES, JOBS, JUNIT, KEEP, MEMORY_BUDGET, MIRROR, OFFLINE, PASST, QEMU, REQUIRE, RETRIES, UPDATE];
 
 /// What the variables say. Those that are not set, or empty, stand as their defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -104,6 +114,8 @@ pub struct Environment {
     pub cases: Cases,
     /// `QUICKSAND_JOBS`: how many machines run at once, over all test processes.
     pub jobs: Option<NonZeroU32>,
+    /// `QUICKSAND_JUNIT`: where the runner writes its JUnit report.
+    pub junit: Option<PathBuf>,
     /// `QUICKSAND_KEEP`: of which tests the machine is kept.
     pub keep: Keep,
     /// `QUICKSAND_MEMORY_BUDGET`: how much memory all machines take together.
@@ -118,6 +130,8 @@ pub struct Environment {
     pub qemu: Option<PathBuf>,
     /// `QUICKSAND_REQUIRE`: whether a test fails where the host lacks what it requires.
     pub require: bool,
+    /// `QUICKSAND_RETRIES`: how often the runner tries a failing test again.
+    pub retries: Option<u8>,
     /// `QUICKSAND_UPDATE`: which saves of setups are made again.
     pub update: Update,
 }
@@ -225,6 +239,7 @@ impl Environment {
                 CACHE_DIR => absolute(&value).map(|path| read.cache_dir = Some(path)),
                 CASES => cases(text).map(|cases| read.cases = cases),
                 JOBS => text.parse().ok().map(|jobs| read.jobs = Some(jobs)),
+                JUNIT => Some(PathBuf::from(&value)).map(|path| read.junit = Some(path)),
                 KEEP => keep(text).map(|keep| read.keep = keep),
                 MEMORY_BUDGET => amount(text).map(|size| read.memory_budget = Some(size)),
                 MIRROR => url(text).map(|url| read.mirror = Some(url)),
@@ -232,6 +247,7 @@ impl Environment {
                 PASST => Some(PathBuf::from(&value)).map(|path| read.passt = Some(path)),
                 QEMU => Some(PathBuf::from(&value)).map(|path| read.qemu = Some(path)),
                 REQUIRE => yes_or_no(text).map(|it| require = Some(it)),
+                RETRIES => text.parse().ok().map(|retries| read.retries = Some(retries)),
                 _ => update(text).map(|update| read.update = update),
             };
             if understood.is_none() {
@@ -328,6 +344,7 @@ mod tests {
             ("QUICKSAND_CACHE_DIR", "/c"),
             ("QUICKSAND_CASES", "overwrite"),
             ("QUICKSAND_JOBS", "3"),
+            ("QUICKSAND_JUNIT", "reports/"),
             ("QUICKSAND_KEEP", "never"),
             ("QUICKSAND_MEMORY_BUDGET", "1.5G"),
             ("QUICKSAND_MIRROR", "https://localhost:1/x/"),
@@ -335,6 +352,7 @@ mod tests {
             ("QUICKSAND_PASST", "passt"),
             ("QUICKSAND_QEMU", "qemu"),
             ("QUICKSAND_REQUIRE", "1"),
+            ("QUICKSAND_RETRIES", "2"),
             ("QUICKSAND_UPDATE", "base, with-db"),
         ]);
         let expected = Environment {
@@ -342,6 +360,7 @@ mod tests {
             cache_dir: Some("/c".into()),
             cases: Cases::Overwrite,
             jobs: NonZeroU32::new(3),
+            junit: Some("reports/".into()),
             keep: Keep::Never,
             memory_budget: Some(Size::from_mib(1536)),
             mirror: Some("https://localhost:1/x".into()),
@@ -349,6 +368,7 @@ mod tests {
             passt: Some("passt".into()),
             qemu: Some("qemu".into()),
             require: true,
+            retries: Some(2),
             update: Update::Saves(vec!["base".into(), "with-db".into()]),
         };
         assert_eq!(all.unwrap(), expected);
@@ -356,7 +376,7 @@ mod tests {
 
     #[test]
     fn wrong_values_are_refused_with_the_right_ones() {
-        for variable in VARIABLES.iter().filter(|variable| ![PASST, QEMU].contains(variable)) {
+        for variable in VARIABLES.iter().filter(|variable| ![JUNIT, PASST, QEMU].contains(variable)) {
             for value in ["a/b", "-1", "T g", "base,", "yes"] {
                 // A name is all that a save needs, and these are not.
                 if *variable == UPDATE && value == "yes" {

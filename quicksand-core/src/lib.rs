@@ -97,8 +97,8 @@ pub use quicksand_protocol::network::HOST_NAME;
 pub use registry::RegistryError;
 pub use requirement::{kvm_fault, memory_for_machines};
 pub use sandbox::{
-    DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, Saved, Standby, StartKind,
-    StartReport, source_identity,
+    Activity, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, Saved, Standby,
+    StartKind, StartReport, source_identity,
 };
 pub use saves::{ArchiveError, Save, Saves};
 pub use size::{ParseSizeError, Size};

@@ -17,6 +17,7 @@ mod value;
 
 use std::path::PathBuf;
 
+use expand::Runner;
 use proc_macro::{Span, TokenStream};
 
 /// Makes a test of an `async fn` that takes a machine; a plain `fn` takes a `blocking::Sandbox`.
@@ -55,6 +56,7 @@ use proc_macro::{Span, TokenStream};
 /// | `accel = "auto"`, `"kvm"`, `"hvf"`, `"whpx"`, `"tcg"` | what runs the guest's code | the default of `Sandbox` |
 /// | `timeout = "30s"` | how long the test may take, in ms, s, m or h | the default of the harness |
 /// | `requires(kvm, network, memory = "4G", cpus = 4, command = "passt")` | what the host must have, any of these | nothing |
+/// | `retries = 2` | how often it is tried again where it fails, 1 to 255, by the runner of `quicksand::main!` alone | 0 |
 /// | `flavor = "current_thread"`, `"multi_thread"` | tokio's runtime | two threads beside the test's own |
 /// | `worker_threads = 2` | threads of the flavor `"multi_thread"` | one for each processor |
 ///
@@ -106,7 +108,8 @@ use proc_macro::{Span, TokenStream};
 /// with `crate` and for a setup that a macro makes.
 #[proc_macro_attribute]
 pub fn sandbox_test(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    expand::sandbox_test(arguments.into(), item.into(), source_file().as_deref()).into()
+    let runner = if cfg!(feature = "runner") { Runner::Either } else { Runner::Libtest };
+    expand::sandbox_test(arguments.into(), item.into(), source_file().as_deref(), runner).into()
 }
 
 /// Makes a setup of a function: what prepares machines once, for many tests.

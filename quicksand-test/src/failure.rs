@@ -18,8 +18,8 @@ pub(crate) enum Cause {
     NoMachine(String),
     /// Its body panicked.
     Panicked(Box<dyn Any + Send>),
-    /// Its body returned a failure.
-    Returned,
+    /// Its body returned a failure, of which this is told.
+    Returned(String),
     /// Its body was to panic.
     DidNotPanic,
     /// Its body took longer than that.
@@ -39,7 +39,7 @@ impl Cause {
         match self {
             Cause::NoMachine(why) => why.clone(),
             Cause::Panicked(panic) => format!("panicked: {}", panic_message(&**panic)),
-            Cause::Returned => "the test returned a failure, which it has printed".to_owned(),
+            Cause::Returned(failure) => failure.clone(),
             Cause::DidNotPanic => "the test did not panic as it should".to_owned(),
             Cause::TimedOut(limit) => {
                 format!("the test's body took longer than {limit:?}; a longer time is given with timeout = \"..\"")
@@ -92,9 +92,9 @@ mod tests {
     fn the_last_words_end_with_a_command() {
         let directory = Path::new("/a b/target/quicksand/run/test");
         let last = |cause: &Cause, kept| last_words("m::t", cause, directory, kept).lines().last().unwrap().to_owned();
-        assert_eq!(last(&Cause::Returned, true), "to look into it: quicksand shell m::t");
+        assert_eq!(last(&Cause::Returned(String::new()), true), "to look into it: quicksand shell m::t");
         assert_eq!(
-            last(&Cause::Returned, false),
+            last(&Cause::Returned(String::new()), false),
             "to look into it: cat '/a b/target/quicksand/run/test'/commands.jsonl"
         );
         assert_eq!(last(&Cause::NoMachine(String::new()), false), "to look into it: quicksand doctor");

@@ -19,17 +19,21 @@ mod body;
 mod bundle;
 #[cfg(feature = "runner")]
 mod cases;
+mod current;
 mod describe;
 mod failure;
 #[cfg(any(feature = "insta", feature = "runner"))]
 mod filters;
 mod meta;
+mod outcome;
 mod place;
 mod pool;
 mod prepare;
 mod progress;
 mod requirement;
 mod run;
+#[cfg(feature = "runner")]
+mod runner;
 mod setups;
 mod signals;
 #[cfg(feature = "insta")]
@@ -38,6 +42,8 @@ mod test;
 mod this_run;
 
 pub use progress::show_progress;
+#[cfg(feature = "runner")]
+pub use runner::{Case, case_files};
 #[cfg(feature = "insta")]
 pub use snapshot::snapshot_settings;
 
@@ -50,10 +56,14 @@ pub mod __private {
     pub use crate::snapshot::settings_for;
     pub use inventory;
 
+    #[cfg(feature = "runner")]
+    pub use crate::runner::{Registered, run_all};
+
     pub use crate::{
         meta::{
             Base, MachineMeta, Requirement, Runtime, Setup, SetupMeta, SetupOutcome, Start, TestMeta, Variant, Work,
         },
+        outcome::TestOutcome,
         requirement::is_skipped,
         run::{run, run_blocking},
     };

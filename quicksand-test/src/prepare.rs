@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quicksand_core::{Error, Sandbox, SandboxBuilder, Size};
+use quicksand_core::{Error, Progress, Sandbox, SandboxBuilder, Size};
 
 use crate::{
+    current,
     meta::{MachineMeta, TestMeta},
     pool,
-    progress::show_progress,
     setups::{self, InputError, SetupFailure, Unresolved},
 };
 
@@ -73,7 +73,9 @@ async fn start(builder: SandboxBuilder, meta: &TestMeta, source: &str, saves: &P
 
 /// A builder of a machine of the harness.
 pub(crate) fn options(machine: &MachineMeta, source: &str, saves: &Path) -> SandboxBuilder {
-    let mut builder = Sandbox::builder(source).saves_dir(saves).in_turn().on_progress(show_progress());
+    let reporter = current::reporter();
+    let show = move |progress: &Progress| reporter.report(progress.stage, progress.current, progress.total);
+    let mut builder = Sandbox::builder(source).saves_dir(saves).in_turn().on_progress(show);
     if let Some(memory) = machine.memory {
         builder = builder.memory(Size::from_bytes(memory).to_string());
     }

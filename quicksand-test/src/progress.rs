@@ -21,12 +21,17 @@ pub fn show_progress() -> impl Fn(&Progress) + Send + Sync + Clone + 'static {
     let shown = std::sync::Arc::new(Mutex::new(Shown::Nothing));
     let bars = io::stderr().is_terminal();
     move |progress| {
-        if progress.stage == "clone" || (!bars && BRIEF.contains(&progress.stage)) {
+        if progress.stage == "clone" || (!bars && !is_long(progress.stage)) {
             return;
         }
         let mut shown = shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if bars { shown.bar(progress) } else { shown.line(progress) }
     }
+}
+
+/// Whether somebody who waits wants to read of a stage.
+pub(crate) fn is_long(stage: &str) -> bool {
+    stage != "clone" && !BRIEF.contains(&stage)
 }
 
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::pin,
-    process::{ExitCode, Termination},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -17,9 +16,11 @@ use tokio::{
 
 use crate::{
     body::{End, watch},
+    current::{listen, listener, say},
     describe::describe,
     failure::{Cause, print_past_capture},
     meta::{Runtime, TestMeta},
+    outcome::TestOutcome,
     prepare::prepare,
     signals,
     test::Test,
@@ -51,7 +52,7 @@ enum Outcome {
 pub fn run<F, T>(meta: &TestMeta, body: F)
 where
     F: AsyncFnOnce(Sandbox) -> T,
-    T: Termination,
+    T: TestOutcome,
 {
     let test = Arc::new(Test::begin(meta));
     let entry = signals::Entry::new(Arc::clone(&test) as _);
@@ -65,16 +66,15 @@ where
     let reason = cause.reason();
     match cause {
         Cause::Panicked(panic) => {
-            eprintln!("{last_words}");
+            say(&last_words);
             drop(entry);
             resume_unwind(panic)
         }
-        // Its words are printed by now.
-        Cause::Returned => {
-            eprintln!("{last_words}");
+        Cause::Returned(_) => {
+            say(&format!("{reason}\n{last_words}"));
             resume_unwind(Box::new(reason))
         }
-        Cause::DidNotPanic => eprintln!("{last_words}"),
+        Cause::DidNotPanic => say(&last_words),
         Cause::NoMachine(_) | Cause::TimedOut(_) => panic!("{}: {reason}\n{last_words}", meta.name),
         Cause::Terminated => {
             // The runner no longer gets to print what it captured.
@@ -91,7 +91,7 @@ where
 async fn carry_out<F, T>(test: &Arc<Test>, meta: &TestMeta, entry: &signals::Entry, body: F) -> Outcome
 where
     F: AsyncFnOnce(Sandbox) -> T,
-    T: Termination,
+    T: TestOutcome,
 {
     let failed = async |cause: Cause| {
         let last_words = if meta.should_panic && cause.is_panic() {
@@ -120,13 +120,13 @@ where
     let end = watch(body.as_mut(), limit, entry.terminated()).await;
     test.body_took(begun.elapsed());
     let cause = match end {
-        End::Returned(value) => match (value.report() == ExitCode::SUCCESS, meta.should_panic) {
-            (true, false) => {
+        End::Returned(value) => match (value.failure(), meta.should_panic) {
+            (None, false) => {
                 test.passed().await;
                 return Outcome::Passed;
             }
             (_, true) => Cause::DidNotPanic,
-            (false, false) => Cause::Returned,
+            (Some(failure), false) => Cause::Returned(failure),
         },
         End::Panicked(panic) => Cause::Panicked(panic),
         End::TimedOut => Cause::TimedOut(limit),
@@ -143,13 +143,17 @@ where
 /// # Panics
 ///
 /// As [`run`].
-pub fn run_blocking<T: Termination>(meta: &TestMeta, body: impl FnOnce(blocking::Sandbox) -> T + Send + 'static) {
+pub fn run_blocking<T: TestOutcome>(meta: &TestMeta, body: impl FnOnce(blocking::Sandbox) -> T + Send + 'static) {
     run(meta, async |sandbox| {
         let mut machine = Abandoned(sandbox.share().ok());
         let sandbox = blocking::Sandbox::on(Handle::current(), sandbox);
         let (outcome, ended) = oneshot::channel();
+        let listener = listener();
         let work = move || {
-            let reported = catch_unwind(AssertUnwindSafe(|| body(sandbox).report()));
+            if let Some(listener) = listener {
+                listen(listener);
+            }
+            let reported = catch_unwind(AssertUnwindSafe(|| body(sandbox).failure()));
             // Nobody waits for what is too late.
             let _ = outcome.send(reported);
         };
@@ -158,8 +162,17 @@ pub fn run_blocking<T: Termination>(meta: &TestMeta, body: impl FnOnce(blocking:
         thread::Builder::new().name(name).spawn(work).expect("a test can have a thread");
         let reported = ended.await.expect("the thread tells its outcome");
         machine.0 = None;
-        reported.unwrap_or_else(|panic| resume_unwind(panic))
+        Reported(reported.unwrap_or_else(|panic| resume_unwind(panic)))
     });
+}
+
+/// What came of a body on another thread.
+struct Reported(Option<String>);
+
+impl TestOutcome for Reported {
+    fn failure(self) -> Option<String> {
+        self.0
+    }
 }
 
 /// A machine that is ended when nobody waits for its test any more.
@@ -187,5 +200,9 @@ fn runtime(kind: Runtime) -> runtime::Runtime {
             builder
         }
     };
+    if let Some(listener) = listener() {
+        // What a task says as it panics belongs to its test.
+        builder.on_thread_start(move || listen(Arc::clone(&listener)));
+    }
     builder.enable_all().build().expect("a test can have a runtime")
 }

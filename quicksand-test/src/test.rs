@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     attempt::Attempt,
     bundle::{self, Report, Times},
+    current,
     failure::{Cause, last_words, print_past_capture},
     meta::TestMeta,
     place,
@@ -84,6 +85,9 @@ impl Test {
 
     /// Takes note of its machine.
     pub(crate) fn has_machine(&self, sandbox: &Sandbox) {
+        if let Some(listener) = current::listener() {
+            listener.has_machine(sandbox.activity().ok());
+        }
         let mut state = self.state();
         state.sandbox = sandbox.share().ok();
         state.runtime = Handle::try_current().ok();
@@ -121,6 +125,9 @@ impl Test {
         }
         self.write_report(&cause.reason());
         let kept = matches!(self.state().machine, Some(Ok(_)));
+        if let (Some(listener), Some(directory)) = (current::listener(), self.attempt.directory()) {
+            listener.left(directory);
+        }
         self.attempt.directory().map_or_else(String::new, |directory| last_words(self.name, cause, directory, kept))
     }
 

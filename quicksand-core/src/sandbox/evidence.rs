@@ -10,6 +10,7 @@ use super::{Life, Sandbox, freeze::Use, running::to_the_end};
 use crate::{
     Error, Result,
     cache::Unfinished,
+    command_log::CommandLog,
     host::Host,
     machine::{Accelerator, NetworkMode},
 };
@@ -32,7 +33,29 @@ pub struct Evidence {
     pub commands: String,
 }
 
+/// What is run in a machine, for somebody who waits. It does not hold the machine.
+#[doc(hidden)]
+#[derive(Debug, Clone)]
+pub struct Activity(Arc<CommandLog>);
+
+impl Activity {
+    /// The command line that began last of those that run.
+    pub fn command(&self) -> Option<String> {
+        self.0.running()
+    }
+}
+
 impl Sandbox {
+    /// What is run in its machine, from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]
+    #[doc(hidden)]
+    pub fn activity(&self) -> Result<Activity> {
+        Ok(Activity(Arc::clone(&self.running()?.commands)))
+    }
+
     /// A second handle to the same machine, which lives until both are dropped.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ use crate::{
 
 pub(crate) use builder::DEFAULT_SAVES_DIR;
 pub use builder::SandboxBuilder;
-pub use evidence::Evidence;
+pub use evidence::{Activity, Evidence};
 pub use launch::source_identity;
 use network::Links;
 use running::{Running, Watcher, to_the_end};

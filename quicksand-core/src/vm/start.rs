@@ -526,7 +526,9 @@ fn with_overlay(host: &Host, run_dir: &RunDir, mut files: Vec<PathBuf>, size: u6
 pub(super) fn empty_overlay(cache: &Cache, size: u64, path: &Path) -> Result<(), Error> {
     let template = cache.root().join(format!("overlay-{size}.qcow2"));
     if !template.exists() {
-        let made = cache.root().join(format!("overlay-{}.qcow2", std::process::id()));
+        // Several threads and processes may make it at once.
+        let name = random::name().map_err(CacheError::io("name a file beside", &template))?;
+        let made = cache.root().join(format!("overlay-{name}.qcow2"));
         let output =
             Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&made).arg(size.to_string()).output();
         let output = output.map_err(|source| Error::QemuImg { said: source.to_string() })?;

@@ -35,6 +35,7 @@ pub(super) struct Entries {
     max_age: Option<u64>,
     machine: Machine,
     timeout: Option<u64>,
+    retries: u8,
     flavor: Option<Flavor>,
     worker_threads: Option<u16>,
     requires: Vec<Requirement>,
@@ -56,6 +57,7 @@ impl Entries {
             max_age: None,
             machine: Machine::default(),
             timeout: None,
+            retries: 0,
             flavor: None,
             worker_threads: None,
             requires: Vec::new(),
@@ -97,6 +99,7 @@ impl Entries {
             Key::Network => self.machine.network = Some(self.checked(key, input, word)?),
             Key::Accel => self.machine.accel = Some(self.checked(key, input, word)?),
             Key::Timeout => self.timeout = Some(self.checked(key, input, value::milliseconds)?),
+            Key::Retries => self.retries = self.number(key, input)?,
             Key::Flavor => self.flavor = Some(self.checked(key, input, word)?),
             Key::WorkerThreads => self.worker_threads = Some(self.number(key, input)?),
             Key::Requires => {
@@ -210,10 +213,10 @@ impl Entries {
             }
         };
         let base = self.base();
-        let Entries { work, inputs, max_age, machine, timeout, requires, .. } = self;
+        let Entries { work, inputs, max_age, machine, timeout, retries, requires, .. } = self;
         let setup = work.map(|work| Setup { work, inputs, max_age });
         let save = self.save.map(|name| Save { name, setup });
-        self.errors.or(TestArgs { base, save, machine, timeout, runtime, requires })
+        self.errors.or(TestArgs { base, save, machine, timeout, retries, runtime, requires })
     }
 
     pub(super) fn setup(mut self) -> syn::Result<SetupArgs> {

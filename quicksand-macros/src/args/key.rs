@@ -23,6 +23,7 @@ pub(super) enum Key {
     Network,
     Accel,
     Timeout,
+    Retries,
     Flavor,
     WorkerThreads,
     Requires,
@@ -40,7 +41,7 @@ pub(super) enum Form {
 }
 
 impl Key {
-    pub(super) const ALL: [Key; 15] = [
+    pub(super) const ALL: [Key; 16] = [
         Key::Image,
         Key::Images,
         Key::From,
@@ -53,6 +54,7 @@ impl Key {
         Key::Network,
         Key::Accel,
         Key::Timeout,
+        Key::Retries,
         Key::Flavor,
         Key::WorkerThreads,
         Key::Requires,
@@ -60,7 +62,7 @@ impl Key {
 
     /// The keys of an attribute.
     pub(super) fn all(on: On) -> impl Iterator<Item = Key> {
-        let tests_own = [Key::Flavor, Key::WorkerThreads, Key::Requires];
+        let tests_own = [Key::Retries, Key::Flavor, Key::WorkerThreads, Key::Requires];
         Key::ALL.into_iter().filter(move |key| on == On::Test || !tests_own.contains(key))
     }
 
@@ -107,6 +109,7 @@ impl Key {
             Key::Network => ("network", r#"network = "none" | "mounts-only" | "full""#, "one of these words"),
             Key::Accel => ("accel", r#"accel = "auto" | "kvm" | "hvf" | "whpx" | "tcg""#, "one of these words"),
             Key::Timeout => ("timeout", r#"timeout = "30s""#, "a number and a unit"),
+            Key::Retries => ("retries", "retries = 2", "a number from 1 to 255"),
             Key::Flavor => ("flavor", r#"flavor = "current_thread" | "multi_thread""#, "one of these words"),
             Key::WorkerThreads => ("worker_threads", "worker_threads = 2", "a number from 1"),
             Key::Requires => (

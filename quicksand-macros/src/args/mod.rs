@@ -24,6 +24,8 @@ pub(crate) struct TestArgs {
     pub(crate) machine: Machine,
     /// In milliseconds.
     pub(crate) timeout: Option<u64>,
+    /// Where our own runner runs it.
+    pub(crate) retries: u8,
     pub(crate) runtime: Runtime,
     pub(crate) requires: Vec<Requirement>,
 }

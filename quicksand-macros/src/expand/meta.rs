@@ -20,7 +20,7 @@ pub(super) fn test(
     variant: Option<&TokenStream>,
     file: Option<&Path>,
 ) -> TokenStream {
-    let TestArgs { base, save, machine, timeout, runtime, requires } = arguments;
+    let TestArgs { base, save, machine, timeout, runtime, requires, retries: _ } = arguments;
     let image = match base {
         Some(Base::Image(image)) => Some(image_variant(image, None)),
         Some(Base::Images(_)) => Some(quote!(#variant)),
@@ -158,7 +158,7 @@ fn milliseconds(milliseconds: u64) -> TokenStream {
     quote!(::core::time::Duration::from_millis(#milliseconds))
 }
 
-fn option(value: Option<impl ToTokens>) -> TokenStream {
+pub(super) fn option(value: Option<impl ToTokens>) -> TokenStream {
     match value {
         Some(value) => quote!(::core::option::Option::Some(#value)),
         None => quote!(::core::option::Option::None),

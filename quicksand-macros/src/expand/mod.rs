@@ -2,6 +2,7 @@
 //! `quicksand::__private`.
 
 mod meta;
+mod registered;
 mod rstest;
 mod signature;
 
@@ -17,8 +18,22 @@ use crate::{
     report::Errors,
 };
 
+/// Who runs tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// The compiler's own, libtest.
+    Libtest,
+    /// That, or in targets with `harness = false` ours, with which each test registers.
+    Either,
+}
+
 /// Expands `#[sandbox_test(arguments)]` on `item` of the source file `file`.
-pub(crate) fn sandbox_test(arguments: TokenStream, item: TokenStream, file: Option<&Path>) -> TokenStream {
+pub(crate) fn sandbox_test(
+    arguments: TokenStream,
+    item: TokenStream,
+    file: Option<&Path>,
+    runner: Runner,
+) -> TokenStream {
     let mut errors = Errors::default();
     let parsed = errors.take(args::parse_test(arguments.clone()));
     let test = errors.take(function(item.clone(), "#[sandbox_test]"));
@@ -27,7 +42,7 @@ pub(crate) fn sandbox_test(arguments: TokenStream, item: TokenStream, file: Opti
     }
     match errors.or(parsed.zip(test)) {
         Ok(Some((_, test))) if rstest::is_on(&test) => rstest::hand_over(&arguments, test),
-        Ok(Some((parsed, test))) => test_function(&parsed, &test, file),
+        Ok(Some((parsed, test))) => test_function(&parsed, &test, file, runner),
         // Not without an error.
         Ok(None) => item,
         Err(error) => with_error(item, &error),
@@ -127,18 +142,22 @@ fn makes_test(attribute: &Attribute) -> bool {
     last == Some("sandbox_test") || (last == Some("test") && names[0] != "test_log")
 }
 
-fn test_function(arguments: &TestArgs, test: &ItemFn, file: Option<&Path>) -> TokenStream {
+fn test_function(arguments: &TestArgs, test: &ItemFn, file: Option<&Path>, runner: Runner) -> TokenStream {
     match &arguments.base {
-        Some(Base::Images(images)) => tests_of_images(arguments, images, test, file),
-        _ => one_test(arguments, test, file),
+        Some(Base::Images(images)) => tests_of_images(arguments, images, test, file, runner),
+        _ => one_test(arguments, test, file, runner),
     }
 }
 
-fn one_test(arguments: &TestArgs, test: &ItemFn, file: Option<&Path>) -> TokenStream {
+fn one_test(arguments: &TestArgs, test: &ItemFn, file: Option<&Path>, runner: Runner) -> TokenStream {
     let ItemFn { attrs, vis, sig, block, .. } = test;
     let name = &sig.ident;
     let text = name.unraw().to_string();
-    let run = run(arguments, test, &quote!(::core::concat!(::core::module_path!(), "::", #text)), None, file);
+    let path = quote!(::core::concat!(::core::module_path!(), "::", #text));
+    let run = run(arguments, test, &path, None, file);
+    if runner == Runner::Either {
+        return registered::one_test(arguments, test, &path, &run);
+    }
     // The mark of a test comes last: attributes such as `test_log::test`, which run before it, then see that it is
     // there. The inner function keeps the name, after which insta names the test's snapshots.
     quote! {
@@ -153,19 +172,35 @@ fn one_test(arguments: &TestArgs, test: &ItemFn, file: Option<&Path>) -> TokenSt
 
 /// A test for each image, in a module of the function's name. What the author wrote stays outside of that module, so that
 /// every path means what it meant.
-fn tests_of_images(arguments: &TestArgs, images: &[Image], test: &ItemFn, file: Option<&Path>) -> TokenStream {
+fn tests_of_images(
+    arguments: &TestArgs,
+    images: &[Image],
+    test: &ItemFn,
+    file: Option<&Path>,
+    runner: Runner,
+) -> TokenStream {
     let ItemFn { attrs, vis, sig, block, .. } = test;
     let name = &sig.ident;
     let text = name.unraw().to_string();
     let variant = Ident::new("variant", Span::mixed_site());
     let run = run(arguments, test, &quote!(#variant.0), Some(&quote!(#variant.1)), file);
     let (on_both, on_body, on_tests) = sorted(attrs);
+    let (on_tests, wrappers) = match runner {
+        Runner::Libtest => (on_tests, Vec::new()),
+        Runner::Either => registered::of_tests_alone(on_tests),
+    };
     let tests = images.iter().map(|image| {
         let Image { name: image_name, ident, ignored } = image;
         let ident_text = ident.to_string();
         let variant = meta::image_variant(image_name, Some(ident_text.clone()));
         // Its own reason says more than one for all.
         let on_test = on_tests.iter().filter(|attribute| ignored.is_none() || !attribute.path().is_ident("ignore"));
+        let registration = (runner == Runner::Either).then(|| {
+            let path = quote!(::core::concat!(::core::module_path!(), "::", #ident_text));
+            let run = quote!(|| super::#name((#path, #variant)));
+            let reason = ignored.clone().or_else(|| signature::ignored(attrs));
+            registered::registration(arguments, test, &path, reason, &run)
+        });
         let ignored = ignored.as_ref().map(|reason| quote!(#[ignore = #reason]));
         quote! {
             #(#on_both)*
@@ -178,12 +213,14 @@ fn tests_of_images(arguments: &TestArgs, images: &[Image], test: &ItemFn, file: 
                     #variant,
                 ))
             }
+            #registration
         }
     });
     let doc = format!("The tests of `{text}`, one for each image.");
     quote! {
         #(#on_both)*
         #(#on_body)*
+        #(#wrappers)*
         #[cfg(test)]
         #vis fn #name(#variant: (&'static str, ::quicksand::__private::Variant)) {
             #sig #block
@@ -300,7 +337,12 @@ mod tests {
     }
 
     fn expanded(arguments: TokenStream, item: TokenStream) -> String {
-        pretty(sandbox_test(arguments, item, None))
+        pretty(sandbox_test(arguments, item, None, Runner::Libtest))
+    }
+
+    /// As where tests may have our own runner.
+    fn registered(arguments: TokenStream, item: TokenStream) -> String {
+        pretty(sandbox_test(arguments, item, None, Runner::Either))
     }
 
     /// The messages of the errors that a macro came to.
@@ -315,7 +357,7 @@ mod tests {
 
     #[track_caller]
     fn assert_refused(item: TokenStream, expected: &[&str]) {
-        let found = messages(sandbox_test(quote!(image = "debian"), item, None));
+        let found = messages(sandbox_test(quote!(image = "debian"), item, None, Runner::Libtest));
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.contains(expected), "{found}");
@@ -378,6 +420,7 @@ mod tests {
                 async fn boots(sb: Sandbox) {}
             ),
             Some(&file),
+            Runner::Libtest,
         );
         assert_snapshot!(pretty(code));
     }
@@ -398,7 +441,7 @@ mod tests {
         let test = quote! {
             fn boots(sb: blocking::Sandbox) {}
         };
-        let code = pretty(sandbox_test(quote!(image = "debian"), test, None));
+        let code = pretty(sandbox_test(quote!(image = "debian"), test, None, Runner::Libtest));
         assert!(code.contains("::quicksand::__private::run_blocking("), "{code}");
         assert!(code.contains("fn boots(sb: blocking::Sandbox) {}"), "{code}");
     }
@@ -483,6 +526,7 @@ mod tests {
                 async fn a(sb: Sandbox) {}
             ),
             None,
+            Runner::Libtest,
         );
         assert!(messages(fine).is_empty());
     }
@@ -496,6 +540,7 @@ mod tests {
                 fn a() {}
             ),
             None,
+            Runner::Libtest,
         );
         assert_eq!(messages(tokens.clone()).len(), 4);
         assert!(tokens.to_string().ends_with("fn a () { }"), "the function stays: {tokens}");
@@ -526,7 +571,7 @@ mod tests {
         let code = expanded(quote!(image = "debian", requires(kvm, memory = "4G")), test.clone());
         assert_snapshot!(code);
         for (attribute, expected) in [
-            (quote!(#[should_panic]), "panic!(\"{}\", \"skipped\")"),
+            (quote!(#[should_panic]), "panic!(\"{}\", \"\")"),
             (quote!(#[should_panic = "no"]), "panic!(\"{}\", \"no\")"),
             (quote!(#[should_panic(expected = "no")]), "panic!(\"{}\", \"no\")"),
         ] {
@@ -618,5 +663,30 @@ mod tests {
         );
         assert_eq!(said.len(), 2, "{said:#?}");
         assert!(said[0].contains("must be async: write `async fn base(sb: &Sandbox)`"), "{said:#?}");
+    }
+
+    #[test]
+    fn a_registered_test() {
+        let test = quote! {
+            /// Says so.
+            #[ignore = "slow"]
+            #[should_panic]
+            #[cfg(unix)]
+            #[expect(unused)]
+            #[serial]
+            #[test_log::test]
+            pub(crate) async fn boots(sb: Sandbox) {}
+        };
+        assert_snapshot!(registered(quote!(image = "debian", retries = 2), test));
+    }
+
+    #[test]
+    fn registered_tests_of_images() {
+        let test = quote! {
+            #[should_panic = "no"]
+            #[serial]
+            fn boots(sb: Sandbox) {}
+        };
+        assert_snapshot!(registered(quote!(images = ["debian", ignore("ubuntu", "no mirror")]), test));
     }
 }

@@ -1,7 +1,7 @@
 //! The signatures that the attributes go on.
 
 use proc_macro2::Span;
-use syn::{Attribute, Expr, ExprLit, FnArg, Lit, LitStr, Meta, Safety, Signature, Type, spanned::Spanned};
+use syn::{Attribute, Expr, ExprLit, FnArg, Lit, Meta, Safety, Signature, Type, spanned::Spanned};
 
 use crate::report::Errors;
 
@@ -73,7 +73,14 @@ pub(super) fn is_machine(argument: &FnArg) -> bool {
     }
 }
 
-/// Where a test passes by a panic: what must be in its message.
+/// Where a test is ignored: the reason, empty where none is given.
+pub(super) fn ignored(attributes: &[Attribute]) -> Option<String> {
+    let attribute = attributes.iter().find(|attribute| attribute.path().is_ident("ignore"))?;
+    let reason = attribute.meta.require_name_value().ok().and_then(|pair| text(&pair.value));
+    Some(reason.unwrap_or_default())
+}
+
+/// Where a test passes by a panic: what must be in its message, empty where that is nothing.
 pub(super) fn expected_panic(attributes: &[Attribute]) -> Option<String> {
     let attribute = attributes.iter().find(|attribute| attribute.path().is_ident("should_panic"))?;
     let expected = match &attribute.meta {
@@ -81,9 +88,12 @@ pub(super) fn expected_panic(attributes: &[Attribute]) -> Option<String> {
         Meta::List(list) => list.parse_args::<syn::MetaNameValue>().ok().map(|pair| pair.value),
         Meta::NameValue(pair) => Some(pair.value.clone()),
     };
-    let text = |expression| match expression {
-        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(LitStr::value(&text)),
+    Some(expected.as_ref().and_then(text).unwrap_or_default())
+}
+
+fn text(expression: &Expr) -> Option<String> {
+    match expression {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
         _ => None,
-    };
-    Some(expected.and_then(text).unwrap_or_else(|| "skipped".to_owned()))
+    }
 }

@@ -8,19 +8,19 @@ use std::{
     thread::available_parallelism,
 };
 
-use quicksand_core::{Error, Reporter, Size, environment::Environment, kvm_fault, memory_for_machines};
+use quicksand_core::{Error, Size, environment::Environment, kvm_fault, memory_for_machines};
 use tokio::runtime::Builder;
 
 use crate::{
+    current,
     describe::error_text,
     meta::{Requirement, TestMeta},
     prepare::saves_dir,
-    progress::show_progress,
     setups,
 };
 
-/// Whether the test is left out, since the host lacks something that it requires. The reason is told on standard error, past the
-/// capturing of test output.
+/// Whether the test is left out, since the host lacks something that it requires. The reason is told to our own runner, or on standard
+/// error, past the capturing of test output.
 ///
 /// # Panics
 ///
@@ -32,8 +32,11 @@ pub fn is_skipped(meta: &TestMeta) -> bool {
         Err(error) => panic!("{}: failed to {error}", meta.name),
     };
     assert!(!required, "{}: {reason}; with QUICKSAND_REQUIRE=0 the test is skipped instead", meta.name);
-    // Nothing is lost where standard error is closed.
-    let _ = writeln!(io::stderr(), "SKIP {}: {reason}", meta.name);
+    match current::listener() {
+        Some(listener) => listener.is_skipped(&reason),
+        // Nothing is lost where standard error is closed.
+        None => drop(writeln!(io::stderr(), "SKIP {}: {reason}", meta.name)),
+    }
     true
 }
 
@@ -74,7 +77,7 @@ fn kvm(meta: &TestMeta) -> Result<Option<String>, Error> {
     // A test whose layers can't be found fails when it comes to them.
     let Ok(image) = setups::image(meta) else { return Ok(None) };
     let runtime = Builder::new_current_thread().enable_all().build().expect("a test can have a runtime");
-    runtime.block_on(kvm_fault(image, &saves_dir(meta), &Reporter::new(show_progress())))
+    runtime.block_on(kvm_fault(image, &saves_dir(meta), &current::reporter()))
 }
 
 fn is_on_path(program: &str) -> bool {

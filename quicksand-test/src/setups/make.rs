@@ -2,9 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use quicksand_core::{
-    DEFAULT_BOOT_TIMEOUT, Error, Reporter, SandboxBuilder, Saved, environment::Environment, source_identity,
-};
+use quicksand_core::{DEFAULT_BOOT_TIMEOUT, Error, SandboxBuilder, Saved, environment::Environment, source_identity};
 
 use super::{
     recipe::{InputError, recipe},
@@ -13,9 +11,9 @@ use super::{
     work::work,
 };
 use crate::{
+    current::reporter,
     describe::describe,
     prepare::{Failure, options},
-    progress::show_progress,
     this_run::ThisRun,
 };
 
@@ -51,7 +49,7 @@ pub(crate) async fn make(layers: &[Layer], saves: &Path, test: &str) -> Result<O
     for layer in layers {
         let source = match (layer.image, &below) {
             (None, Some((_, saved))) => format!("save {}", saved.id),
-            (image, _) => source_identity(image.unwrap_or_default(), saves, &Reporter::new(show_progress())).await?,
+            (image, _) => source_identity(image.unwrap_or_default(), saves, &reporter()).await?,
         };
         let recipe = recipe(layer, &source)?;
         let start = match &below {
@@ -126,7 +124,7 @@ impl Making<'_> {
     /// Starts the machine, has the setup work on it, and saves it.
     async fn run(&self, limit: Duration) -> Result<(), Failure> {
         let sandbox = self.maker.clone().start().await?;
-        let reporter = Reporter::new(show_progress());
+        let reporter = reporter();
         reporter.report("setup", 0, 1);
         let worked = work(self.layer, &sandbox, limit).await;
         reporter.report("setup", 1, 1);
