@@ -60,7 +60,7 @@ pub use quicksand_core::{
 pub use quicksand_core::{ActiveMount, Mount};
 #[cfg(feature = "oci")]
 pub use quicksand_core::{Pulled, Pushed, RegistryError, WithMemory};
-pub use quicksand_core::{blocking, changes, environment, facts};
+pub use quicksand_core::{blocking, cache_key, changes, environment, facts};
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
 pub use quicksand_test::show_progress;
 #[cfg(feature = "runner")]

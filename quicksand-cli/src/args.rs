@@ -41,6 +41,11 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Check what machines need of this host, and say how to mend what is missing
     Doctor(DoctorArgs),
+    /// Print a key under which CI may keep images, warm states and saves between its runs
+    ///
+    /// It is another one where they would be made again: with another quicksand, QEMU, accelerator or, under KVM, processor, and
+    /// with another quicksand.lock or quicksand.toml.
+    CacheKey(CacheKeyArgs),
     /// Measure how fast machines start and commands run on this host
     Bench(BenchArgs),
     /// Print completions for a shell
@@ -307,6 +312,12 @@ pub(crate) struct BenchArgs {
     pub(crate) runs: u16,
     #[command(flatten)]
     pub(crate) list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CacheKeyArgs {
+    /// Files and directories on which the key depends as well, such as those of the setups
+    pub(crate) inputs: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! The command `quicksand`.
 //!
 //! - [`args`]: the command line;
-//! - [`run`], [`shell`], [`screenshot`], [`images`], [`saves`], [`ps`], [`prune`], [`doctor`], [`mod@bench`]: a file for each command;
+//! - [`run`], [`shell`], [`screenshot`], [`images`], [`saves`], [`ps`], [`prune`], [`doctor`], [`cache_key`], [`mod@bench`]: a file for each command;
 //! - [`share`]: what pushes and pulls tell;
 //! - [`show`]: lists for people and for programs;
 //! - [`failure`] and [`exit`]: what a failure looks like, and the exit codes.
@@ -9,6 +9,7 @@
 
 mod args;
 mod bench;
+mod cache_key;
 mod doctor;
 mod exit;
 mod failure;
@@ -55,6 +56,7 @@ async fn carry_out(command: Command) -> Result {
         Command::Saves(args) => saves::saves(args).await,
         Command::Ps(args) => ps::list(&args),
         Command::Prune(args) => prune::prune(&args),
+        Command::CacheKey(args) => cache_key::print(&args),
         Command::Doctor(args) => doctor::doctor(&args).await,
         Command::Bench(args) => bench::bench(&args).await,
         Command::Completions { shell } => {

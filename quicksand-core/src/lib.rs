@@ -30,6 +30,7 @@ mod admission;
 mod artifact;
 pub mod blocking;
 pub mod cache;
+mod cache_key;
 pub mod changes;
 mod command;
 mod command_log;
@@ -80,6 +81,7 @@ mod wait;
 
 #[cfg(feature = "oci")]
 pub use artifact::{Pulled, Pushed, WithMemory};
+pub use cache_key::cache_key;
 pub use changes::{Changes, FindChanges};
 pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitStatus, Output};
 pub use display::{Chord, Key, MouseButton, Vnc};

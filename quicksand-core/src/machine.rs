@@ -368,7 +368,7 @@ fn text(path: &Path) -> String {
 }
 
 /// What a guest on hardware virtualization sees of the host's processor.
-fn host_processor() -> String {
+pub(crate) fn host_processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let first = text.split("\n\n").next().unwrap_or_default();
     let wanted = ["vendor_id", "cpu family", "model", "stepping", "microcode", "flags", "Features", "CPU part"];

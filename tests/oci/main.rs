@@ -2,6 +2,7 @@
 
 mod build;
 mod fleet;
+mod logins;
 mod registry;
 mod server;
 

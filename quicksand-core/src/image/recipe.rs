@@ -287,7 +287,7 @@ fn take_boot(base: &Image, directory: &Path) -> Result<Boot, ImageError> {
 }
 
 /// Adds all that a copy of a file or directory would hold.
-fn add_tree(hash: &mut Sha256, path: &Path, name: &str) -> Result<(), (PathBuf, io::Error)> {
+pub(crate) fn add_tree(hash: &mut Sha256, path: &Path, name: &str) -> Result<(), (PathBuf, io::Error)> {
     let failed = |source| (path.to_owned(), source);
     let metadata = fs::symlink_metadata(path).map_err(failed)?;
     hash.update(format!("{name:?} {:o} ", metadata.permissions().mode()));

@@ -16,6 +16,7 @@ use crate::{
     },
     cache::{Cache, Lock, Unfinished},
     host::Host,
+    qcow2,
     saves::{
         archive::{Entry, MANIFEST},
         blocking,
@@ -127,6 +128,11 @@ pub async fn pull(
         check_image(&place, new.path(), &entries, As::Itself { memory: true })?;
         let image = Image::at(new.path(), &own)?;
         let image = image.ok_or_else(|| refuse(&place, Image::FILE, "it is of another quicksand".to_owned()))?;
+        let header = qcow2::check(&image.disk()).map_err(ImageError::from)?;
+        if header.disk_size != image.disk_size() {
+            let why = format!("its disk has {} bytes, not {}", header.disk_size, image.disk_size());
+            return Err(refuse(&place, &format!("image/{}", Image::FILE), why).into());
+        }
         for (key, state) in &incoming {
             check_state(&host, &place, key, state.path(), &image, &entries)?;
         }

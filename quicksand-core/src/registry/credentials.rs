@@ -1,9 +1,9 @@
 //! The user's logins: those of Docker's `config.json` and of the programs that it names.
 
-use std::{env, fs::File, io, path::PathBuf, time::Duration};
+use std::{env, fmt, fs::File, io, path::PathBuf, time::Duration};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
-use oci_client::secrets::RegistryAuth;
 
 use super::RegistryError;
 
@@ -13,12 +13,32 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DOCKER: &str = "https://index.docker.io/v1/";
 const DOCKER_HOSTS: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.docker.io"];
 
+/// A name and a password.
+#[derive(Clone)]
+pub(super) struct Login {
+    user: String,
+    password: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Login {
+    /// As HTTP's scheme `Basic` has it.
+    pub(super) fn in_basic(&self) -> String {
+        BASE64_STANDARD.encode(format!("{}:{}", self.user, self.password))
+    }
+}
+
 /// The login for a registry. Where there is none the registry is asked without.
-pub(super) async fn find(registry: &str) -> Result<RegistryAuth, RegistryError> {
+pub(super) async fn find(registry: &str) -> Result<Option<Login>, RegistryError> {
     let failed = |why: String| RegistryError::Credentials { registry: registry.to_owned(), why };
-    let Some(path) = path() else { return Ok(RegistryAuth::Anonymous) };
+    let Some(path) = path() else { return Ok(None) };
     let file = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|error| failed(format!("{}: {error}", path.display())))?,
     };
     let name = if DOCKER_HOSTS.contains(&registry) { DOCKER } else { registry }.to_owned();
@@ -27,17 +47,17 @@ pub(super) async fn find(registry: &str) -> Result<RegistryAuth, RegistryError> 
     let found = found.map_err(|_| failed(format!("no answer in {} s", PATIENCE.as_secs())))?;
     let found = found.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     match found {
-        Ok(DockerCredential::UsernamePassword(user, password)) => Ok(RegistryAuth::Basic(user, password)),
+        Ok(DockerCredential::UsernamePassword(user, password)) => Ok(Some(Login { user, password })),
         Ok(DockerCredential::IdentityToken(_)) => {
             Err(failed("it is an identity token, which is not supported: log in with a name and a password".into()))
         }
-        Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(RegistryAuth::Anonymous),
+        Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
         Err(CredentialRetrievalError::ConfigReadError) => Err(failed(format!("{} is no such file", path.display()))),
         // What all of these programs say where they have none, on either stream.
         Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
             if [&stdout, &stderr].iter().any(|said| said.contains("credentials not found")) =>
         {
-            Ok(RegistryAuth::Anonymous)
+            Ok(None)
         }
         Err(error) => Err(failed(error.to_string().trim().to_owned())),
     }

@@ -43,6 +43,16 @@ pub enum RegistryError {
         /// The registry.
         registry: String,
     },
+    /// The registry has a certificate of an authority that this host does not know.
+    #[error(
+        "{doing}: its certificate is not of an authority that this host trusts; SSL_CERT_FILE names a file with those that are trusted"
+    )]
+    Certificate {
+        /// What was being done.
+        doing: String,
+        /// What is wrong with it.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// There is nothing of that name.
     #[error("{doing}: the registry has no such thing")]
     Absent {

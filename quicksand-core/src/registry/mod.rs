@@ -1,39 +1,38 @@
 //! Registries as OCI has them: places from which manifests and blobs are pulled by their digests, and to which they are pushed.
 //!
-//! The crate `oci-client` speaks to them. What is here decides whom to ask and with whose login, how long to wait and how often to
-//! try again, and believes nothing whose digest was not computed.
+//! - `credentials`: with whose login;
+//! - `http`: what is said, how long it is waited for, and how much is listened to;
+//! - `transfer`, `push`: blobs from there and to there, tried again where it breaks off. Nothing is believed whose digest was not
+//!   computed.
 
 mod credentials;
 mod error;
+mod http;
 mod push;
 mod transfer;
 
 use std::{sync::Once, time::Duration};
 
-use oci_client::{
-    Client, Reference, RegistryOperation,
-    client::{ClientConfig, ClientProtocol},
-    errors::{OciDistributionError, OciErrorCode},
-    secrets::RegistryAuth,
-};
+use oci_spec::distribution::{ParseError, Reference};
+use reqwest::Method;
 
 pub use error::RegistryError;
 
 use crate::{digest::Digest, environment::Environment};
+use credentials::Login;
+use http::{Ask, Http};
 
-/// How long a connection may take to come about.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
 /// How long nothing may come.
-const READ_PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The most that a document may take: what registries allow.
 pub(crate) const LARGEST_DOCUMENT: u64 = 4 << 20;
 
 /// A place in a registry: something with a name, with its tag or digest.
 pub(crate) struct Registry {
-    client: Client,
+    http: Http,
     reference: Reference,
-    auth: RegistryAuth,
-    read_patience: Duration,
+    /// How long nothing may come.
+    patience: Duration,
 }
 
 impl Registry {
@@ -45,44 +44,30 @@ impl Registry {
             let doing = format!("{} {place}", if push { "push" } else { "pull" });
             return Err(RegistryError::Offline { doing });
         }
-        let auth = credentials::find(place.resolve_registry()).await?;
-        Registry::open(place, auth, push, READ_PATIENCE).await
+        let login = credentials::find(place.resolve_registry()).await?;
+        Registry::open(place, login, push, PATIENCE).await
     }
 
     async fn open(
         reference: Reference,
-        auth: RegistryAuth,
+        login: Option<Login>,
         push: bool,
-        read_patience: Duration,
+        patience: Duration,
     ) -> Result<Registry, RegistryError> {
         static TLS: Once = Once::new();
         // Where the program has chosen another one before, that is used.
         TLS.call_once(|| _ = rustls::crypto::ring::default_provider().install_default());
-        let host = reference.resolve_registry().to_owned();
-        let client = |protocol| {
-            let config = ClientConfig {
-                protocol,
-                use_monolithic_push: true,
-                connect_timeout: Some(CONNECT_PATIENCE),
-                read_timeout: Some(read_patience),
-                user_agent: concat!("quicksand/", env!("CARGO_PKG_VERSION")),
-                ..ClientConfig::default()
-            };
-            let failed = |error| failed(&format!("set up a client for {host}"), &host, error);
-            Client::try_from(config).map_err(failed)
-        };
-        let operation = if push { RegistryOperation::Push } else { RegistryOperation::Pull };
-        let mut chosen = client(ClientProtocol::Https)?;
-        let doing = format!("log in to {host}");
-        match chosen.auth(&reference, &auth, operation).await {
+        let host = reference.resolve_registry();
+        let mut http = Http::new(host, reference.repository(), login, push, patience)?;
+        match http.greet().await {
             // On this host nobody listens in, so that registries may do without certificates there.
-            Err(OciDistributionError::RequestError(error)) if error.is_connect() && is_loopback(&host) => {
-                chosen = client(ClientProtocol::HttpsExcept(vec![host.clone()]))?;
-                chosen.auth(&reference, &auth, operation).await.map_err(|error| failed(&doing, &host, error))?;
+            Err(RegistryError::Failed { .. }) if is_loopback(host) => {
+                http.in_the_clear();
+                http.greet().await?;
             }
-            other => _ = other.map_err(|error| failed(&doing, &host, error))?,
+            other => other?,
         }
-        Ok(Registry { client: chosen, reference, auth, read_patience })
+        Ok(Registry { http, reference, patience })
     }
 
     /// The manifest or index that the reference, or a digest of the same name, means. It is what its digest says.
@@ -93,19 +78,23 @@ impl Registry {
     ) -> Result<(Vec<u8>, Digest), RegistryError> {
         let reference = digest.map_or(self.reference.clone(), |it| self.reference.clone_with_digest(it.to_string()));
         let doing = format!("pull the manifest of {reference}");
-        let asked = self.client.pull_manifest_raw(&reference, &self.auth, media_types);
-        let (bytes, _) = asked.await.map_err(|error| self.failed(&doing, error))?;
-        if bytes.len() as u64 > LARGEST_DOCUMENT {
-            let expected = format!("at most {LARGEST_DOCUMENT} bytes");
-            return Err(RegistryError::Wrong { doing, expected, found: bytes.len().to_string() });
-        }
+        let url = self.http.url(&self.manifest_path(digest))?;
+        let ask = Ask { accept: media_types, ..Ask::default() };
+        let answer = self.http.ask(&doing, Method::GET, url, &ask, self.patience).await?;
+        let bytes = self.http.body(&doing, answer, LARGEST_DOCUMENT).await?;
         let found = Digest::of(&bytes);
         match reference.digest() {
             Some(expected) if *expected != found.to_string() => {
                 Err(RegistryError::Wrong { doing, expected: expected.to_owned(), found: found.to_string() })
             }
-            _ => Ok((bytes.to_vec(), found)),
+            _ => Ok((bytes, found)),
         }
+    }
+
+    /// Where the manifest of a digest is, or that which the reference means.
+    fn manifest_path(&self, digest: Option<&Digest>) -> String {
+        let own = || self.reference.digest().or(self.reference.tag()).unwrap_or("latest").to_owned();
+        format!("manifests/{}", digest.map_or_else(own, Digest::to_string))
     }
 
     /// The reference in full, with the registry's name.
@@ -116,10 +105,6 @@ impl Registry {
     /// What has that digest there.
     pub(crate) fn reference_of(&self, digest: &Digest) -> String {
         format!("{}/{}@{digest}", self.reference.registry(), self.reference.repository())
-    }
-
-    fn failed(&self, doing: &str, error: OciDistributionError) -> RegistryError {
-        failed(doing, self.reference.resolve_registry(), error)
     }
 }
 
@@ -134,10 +119,7 @@ pub(crate) fn parse_full(reference: &str) -> Result<(String, Option<Digest>), Re
 }
 
 fn parse(reference: &str) -> Result<Reference, RegistryError> {
-    let wrong = |why: oci_client::ParseError| RegistryError::Reference {
-        reference: reference.to_owned(),
-        why: why.to_string(),
-    };
+    let wrong = |why: ParseError| RegistryError::Reference { reference: reference.to_owned(), why: why.to_string() };
     reference.parse().map_err(wrong)
 }
 
@@ -148,29 +130,6 @@ fn is_loopback(registry: &str) -> bool {
         None => registry.split(':').next().unwrap_or_default(),
     };
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Tells a refusal and an absence from other trouble.
-fn failed(doing: &str, registry: &str, error: OciDistributionError) -> RegistryError {
-    let doing = doing.to_owned();
-    let code = match &error {
-        OciDistributionError::RegistryError { envelope, .. } => envelope.errors.first().map(|error| &error.code),
-        _ => None,
-    };
-    match (&error, code) {
-        (OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_), _)
-        | (_, Some(OciErrorCode::Unauthorized | OciErrorCode::Denied)) => {
-            RegistryError::Unauthorized { doing, registry: registry.to_owned() }
-        }
-        (
-            OciDistributionError::ImageManifestNotFoundError(_) | OciDistributionError::ServerError { code: 404, .. },
-            _,
-        )
-        | (_, Some(OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::BlobUnknown)) => {
-            RegistryError::Absent { doing }
-        }
-        _ => RegistryError::Failed { doing, source: Box::new(error) },
-    }
 }
 
 #[cfg(test)]

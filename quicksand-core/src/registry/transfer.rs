@@ -7,11 +7,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt;
-use oci_client::client::BlobResponse;
-use tokio::time::{Instant, sleep, timeout};
+use reqwest::{Method, StatusCode};
+use tokio::time::{Instant, sleep};
 
-use super::{LARGEST_DOCUMENT, Registry, RegistryError};
+use super::{LARGEST_DOCUMENT, Registry, RegistryError, http::Ask};
 use crate::digest::Digest;
 
 /// How often something is tried, without a byte more having come.
@@ -91,39 +90,32 @@ impl Registry {
         arrived: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), RegistryError> {
         let doing = self.doing("pull", digest);
-        let digest = digest.to_string();
-        let asked = self.client.pull_blob_stream_partial(&self.reference, digest.as_str(), to.len()?, None);
-        let mut stream = match asked.await.map_err(|error| self.failed(&doing, error))? {
-            BlobResponse::Partial(stream) => stream,
-            BlobResponse::Full(stream) => {
-                // It does not know how to begin in the middle.
-                to.clear()?;
-                stream
-            }
-        };
+        let ask = Ask { from: to.len()?, ..Ask::default() };
+        let url = self.http.url(&format!("blobs/{digest}"))?;
+        let mut answer = self.http.ask(&doing, Method::GET, url, &ask, self.patience).await?;
+        if answer.status() != StatusCode::PARTIAL_CONTENT {
+            // It does not know how to begin in the middle.
+            to.clear()?;
+        }
         let (mut since, mut then) = (Instant::now(), to.len()?);
         loop {
             let len = to.len()?;
-            let stalled = || RegistryError::Stalled { doing: doing.clone(), arrived: len, size };
-            let chunk = match timeout(self.read_patience, stream.next()).await {
-                Err(_) => return Err(stalled()),
-                Ok(None) if len == size => return Ok(()),
-                Ok(None) => {
+            let piece = match self.http.piece(&doing, &mut answer).await? {
+                None if len == size => return Ok(()),
+                None => {
                     let source = Box::new(io::Error::from(io::ErrorKind::UnexpectedEof));
                     return Err(RegistryError::Failed { doing, source });
                 }
-                Ok(Some(chunk)) => {
-                    chunk.map_err(|error| RegistryError::Failed { doing: doing.clone(), source: Box::new(error) })?
-                }
+                Some(piece) => piece,
             };
-            if chunk.len() as u64 > size - len {
+            if piece.len() as u64 > size - len {
                 return Err(RegistryError::Wrong { doing, expected: format!("{size} bytes"), found: "more".into() });
             }
-            to.append(&chunk)?;
-            arrived(len + chunk.len() as u64);
-            if since.elapsed() > self.read_patience {
+            to.append(&piece)?;
+            arrived(len + piece.len() as u64);
+            if since.elapsed() > self.patience {
                 if len - then < LEAST_PROGRESS {
-                    return Err(stalled());
+                    return Err(RegistryError::Stalled { doing, arrived: len, size });
                 }
                 (since, then) = (Instant::now(), len);
             }
@@ -141,6 +133,7 @@ pub(super) async fn again(error: RegistryError, attempts: u32) -> Result<(), Reg
     let is_final = matches!(
         error,
         RegistryError::Unauthorized { .. }
+            | RegistryError::Certificate { .. }
             | RegistryError::Absent { .. }
             | RegistryError::Wrong { .. }
             | RegistryError::Io { .. }
@@ -206,7 +199,6 @@ impl Part for Target<'_> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use oci_client::secrets::RegistryAuth;
     use tokio::{
         io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
         net::TcpListener,
@@ -285,7 +277,7 @@ mod tests {
         let (host, asked) = serve(answers).await;
         let reference = format!("{host}/x:1").parse().unwrap();
         let patience = Duration::from_millis(400);
-        let registry = Registry::open(reference, RegistryAuth::Anonymous, false, patience).await.unwrap();
+        let registry = Registry::open(reference, None, false, patience).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("blob");
         std::fs::write(&path, start).unwrap();
