@@ -60,11 +60,12 @@ impl fmt::Display for FileChange {
 impl FileChange {
     fn fmt_difference(&self, f: &mut fmt::Formatter<'_>, before: &FileState, after: &FileState) -> fmt::Result {
         if before.kind.name() != after.kind.name() {
-            return write!(f, "{before}  =>{after}");
+            write!(f, "  {} => {}", before.kind.name(), after.kind.name())?;
+            return after.fmt_details(f);
         }
         match (&before.kind, &after.kind) {
             (FileKind::File { size: before }, FileKind::File { size: after }) if before != after => {
-                write!(f, "  {before} bytes => {after} bytes")?;
+                write!(f, "  {before} B => {after} B")?;
             }
             (FileKind::Symlink { target: before }, FileKind::Symlink { target: after }) if before != after => {
                 write!(f, " -> {} => {}", Shown(before), Shown(after))?;
@@ -85,11 +86,21 @@ impl FileChange {
 /// What follows the path.
 impl fmt::Display for FileState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let owners = format!("{}:{}", self.owner, self.group);
-        match &self.kind {
-            FileKind::Symlink { target } => write!(f, " -> {}  {owners}", Shown(target)),
-            FileKind::File { size } => write!(f, "  {:04o} {owners} {size} bytes", self.mode),
-            kind => write!(f, "  {} {:04o} {owners}", kind.name(), self.mode),
+        if !matches!(self.kind, FileKind::File { .. } | FileKind::Symlink { .. }) {
+            write!(f, "  {}", self.kind.name())?;
+        }
+        self.fmt_details(f)
+    }
+}
+
+impl FileState {
+    /// All but the kind.
+    fn fmt_details(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, mode, owner, group } = self;
+        match kind {
+            FileKind::Symlink { target } => write!(f, " -> {}  {owner}:{group}", Shown(target)),
+            FileKind::File { size } => write!(f, "  {mode:04o} {owner}:{group} {size} B"),
+            _ => write!(f, "  {mode:04o} {owner}:{group}"),
         }
     }
 }
@@ -202,12 +213,12 @@ mod tests {
             image: "debian".into(),
         };
         let wanted = "files added:
-  /etc/a  0600 ann:root 3 bytes
-  /etc/f  directory 1777 root:root
+  /etc/a  0600 ann:root 3 B
+  /etc/f  directory  1777 root:root
 files changed:
-  /etc/b  3 bytes => 4 bytes
+  /etc/b  3 B => 4 B
   /etc/c  other content  0644 => 4755  root:root => ann:root
-  /etc/d  0644 root:root 3 bytes  => -> /b  root:root
+  /etc/d  file => link -> /b  root:root
   /etc/e -> a => b
 files removed:
   /etc/g -> a  root:root
