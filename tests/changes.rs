@@ -9,7 +9,7 @@ use std::{
 };
 
 use quicksand::{
-    Mount, NetworkMode, Sandbox, blocking,
+    Mount, NetworkMode, Sandbox, assert_sandbox_snapshot, blocking,
     changes::{FileKind, UnitState},
     images::Cache,
     sandbox_test,
@@ -58,7 +58,7 @@ async fn files_of_every_kind(sb: Sandbox) -> quicksand::Result<()> {
     "#;
     shell(&sb, line).await;
     let changes = sb.changes().await?;
-    insta::assert_snapshot!("every_kind", changes.to_string());
+    assert_sandbox_snapshot!("every_kind", changes);
     let odd = changes.file(Path::new(OsStr::from_bytes(b"/opt/\xff\n."))).unwrap();
     assert_eq!((odd.before.as_ref(), &odd.after.as_ref().unwrap().kind), (None, &FileKind::File { size: 1 }));
     Ok(())

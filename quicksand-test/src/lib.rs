@@ -53,7 +53,7 @@ pub mod __private {
     #[cfg(feature = "runner")]
     pub use crate::cases::{CaseFile, case_files};
     #[cfg(feature = "insta")]
-    pub use crate::snapshot::settings_for;
+    pub use crate::snapshot::Tidy;
     pub use inventory;
 
     #[cfg(feature = "runner")]
@@ -68,5 +68,5 @@ pub mod __private {
         run::{run, run_blocking},
     };
     #[cfg(feature = "insta")]
-    pub use {insta, quicksand_core::Output};
+    pub use insta;
 }

@@ -4,7 +4,7 @@
 //! leaves the rest to insta. What changes from run to run is put in brackets first.
 
 use insta::Settings;
-use quicksand_core::Output;
+use quicksand_core::{Changes, Output};
 
 use crate::filters::FILTERS;
 
@@ -17,10 +17,27 @@ pub fn snapshot_settings() -> Settings {
     settings
 }
 
-/// The settings for a snapshot of an output: a snapshot for each image.
-pub fn settings_for(output: &Output) -> Settings {
-    let mut settings = snapshot_settings();
-    settings.set_snapshot_suffix(output.image.replace(['/', ':'], "-"));
+/// What a snapshot can be taken of.
+pub trait Tidy: std::fmt::Display {
+    /// The settings for it: a snapshot for each image.
+    fn settings(&self) -> Settings;
+}
+
+impl Tidy for Output {
+    fn settings(&self) -> Settings {
+        of_image(snapshot_settings(), &self.image)
+    }
+}
+
+impl Tidy for Changes {
+    /// Nothing of it changes from run to run, and a version may well look like an address.
+    fn settings(&self) -> Settings {
+        of_image(Settings::clone_current(), &self.image)
+    }
+}
+
+fn of_image(mut settings: Settings, image: &str) -> Settings {
+    settings.set_snapshot_suffix(image.replace(['/', ':'], "-"));
     settings.set_omit_expression(true);
     settings
 }
@@ -32,24 +49,28 @@ pub fn settings_for(output: &Output) -> Settings {
 /// speeds of apt, colours. The snapshot's name ends with the image, so that each image has its own. Settings of insta that
 /// are in force, as by `Settings::bind`, count as well.
 ///
+/// [`Changes`] are compared likewise, as they are.
+///
 /// ```no_run
 /// # async fn example(sb: quicksand_core::Sandbox) -> quicksand_core::Result<()> {
 /// use quicksand_test::assert_sandbox_snapshot;
 ///
 /// assert_sandbox_snapshot!(sb.execute("systemctl is-enabled ssh").await?);
 /// assert_sandbox_snapshot!("a_name", sb.execute("cat /etc/os-release").await?);
+/// assert_sandbox_snapshot!("changes", sb.changes().await?);
 /// # Ok(())
 /// # }
 /// ```
 #[macro_export]
 macro_rules! assert_sandbox_snapshot {
     ($output:expr $(,)?) => {{
-        let output: &$crate::__private::Output = &$output;
-        $crate::__private::settings_for(output).bind(|| $crate::__private::insta::assert_snapshot!(output.to_string()));
+        let output = &$output;
+        $crate::__private::Tidy::settings(output)
+            .bind(|| $crate::__private::insta::assert_snapshot!(output.to_string()));
     }};
     ($name:expr, $output:expr $(,)?) => {{
-        let output: &$crate::__private::Output = &$output;
-        $crate::__private::settings_for(output)
+        let output = &$output;
+        $crate::__private::Tidy::settings(output)
             .bind(|| $crate::__private::insta::assert_snapshot!($name, output.to_string()));
     }};
 }
