@@ -68,9 +68,16 @@ async fn files_of_every_kind(sb: Sandbox) -> quicksand::Result<()> {
 async fn what_was_touched_has_not_changed(sb: Sandbox) -> quicksand::Result<()> {
     // As by a package that is installed again, a file that is copied over, a directory in which something came and went.
     let line = "touch /etc/hostname; cp -p /usr/bin/env /usr/bin/env.new && mv /usr/bin/env.new /usr/bin/env; chmod 600 /etc/issue; \
-                chmod 644 /etc/issue; touch /opt/x && rm /opt/x; ln /etc/issue /opt/y && rm /opt/y; rm /etc/hosts.allow 2> /dev/null; true";
-    shell(&sb, line).await;
-    assert_eq!(shown(&sb).await, NOTHING);
+                chmod 644 /etc/issue; touch /opt/x && rm /opt/x; ln /etc/issue /opt/y && rm /opt/y";
+    shown(&sb).await;
+    let mut times = [Duration::ZERO; 2];
+    for time in &mut times {
+        let begun = Instant::now();
+        assert_eq!(shown(&sb).await, NOTHING);
+        *time = begun.elapsed();
+        shell(&sb, line).await;
+    }
+    println!("{:?}, and {:?} with files that were touched", times[0], times[1]);
     // As long as before, with the time of before.
     shell(
         &sb,

@@ -120,6 +120,17 @@ async fn of_a_system_like_alpine() {
     port.assert_listening().assert_local().assert_program("busybox");
     user.assert_uid(1000).assert_home("/tmp").assert_shell("/bin/sh");
     link.assert_kind(Kind::Link);
+
+    let line = "sed -i s/r12/r13/ /lib/apk/db/installed && rc-update add idle default && rm /etc/init.d/fails && touch /etc/init.d/README";
+    let out = sb.execute(line).await.unwrap();
+    assert!(out.success(), "{out}");
+    let changes = sb.changes().await.unwrap();
+    let wanted = "files added:\n  /etc/init.d/README  0644 root:root 0 B\n  \
+                  /etc/runlevels/default/idle -> /etc/init.d/idle  root:root\n\
+                  files removed:\n  /etc/init.d/fails  0755 root:root 41 B\n\
+                  packages changed:\n  busybox  1.37.0-r12 => 1.37.0-r13\n  busybox-openrc  1.37.0-r12 => 1.37.0-r13\n\
+                  units changed:\n  idle  not enabled => enabled\nunits removed:\n  fails  not enabled\n";
+    assert_eq!(changes.to_string(), wanted);
     sb.stop().await.unwrap();
 }
 
@@ -153,6 +164,10 @@ async fn of_a_system_like_fedora() {
     assert_eq!((greeter.architecture.as_deref(), greeter.manager.as_deref()), (Some("noarch"), Some("rpm")));
     assert_eq!(git.assert_absent().to_string(), "package git: rpm knows none of that name");
     file.assert_content("hello\n");
+    let changes = sb.changes().ignore(["/root"]).await.unwrap();
+    let added = "files added:\n  /opt  directory  0755 root:root\n  /opt/greeter  0644 root:root 6 B\n";
+    assert!(changes.to_string().starts_with(added), "{changes}");
+    assert_eq!(changes.package("greeter").unwrap().after.as_deref(), Some("3:1.2-4"));
     // Whoever has no init has no services.
     let ssh = sb.service("ssh").await.unwrap();
     assert!(!ssh.exists && ssh.to_string().ends_with("neither systemd nor OpenRC"), "{ssh}");

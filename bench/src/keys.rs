@@ -24,7 +24,7 @@ pub(crate) enum Target {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const KEYS: [Key; 32] = {
+pub(crate) const KEYS: [Key; 33] = {
     use Target::{AtLeast, AtMost, AtMostTimes, None as Untold};
     const fn key(name: &'static str, what: &'static str, target: Target) -> Key {
         Key { name, what, target, peer: None }
@@ -51,6 +51,7 @@ pub(crate) const KEYS: [Key; 32] = {
         key("fork_s", "a twin of a running guest until its agent has answered", AtMost(0.50)),
         key("disk_grow_s", "what a disk of 40G adds to a start", AtMost(1.0)),
         key("reboot_s", "reboot until all is up again", AtMost(40.0)),
+        key("changes_s", "what has changed in a guest since it started", AtMost(2.0)),
         key("clone_private_mb", "memory of a clone's own after one command", AtMost(60.0)),
         key("upload_mb_s", "100 MB into a clone's /dev/shm", AtLeast(30.0)),
         key("download_mb_s", "100 MB out of it", AtLeast(30.0)),

@@ -3,12 +3,13 @@
 //!
 //! - `keys`: what is measured, in which unit, and against which target;
 //! - `options`: the command line;
-//! - `clones`, `commands`, `saves`, `lifecycle`, `files`, `images`, `mounts`, `network`, `suite`, `peer`: the measurements;
+//! - `clones`, `commands`, `saves`, `lifecycle`, `changes`, `files`, `images`, `mounts`, `network`, `suite`, `peer`: the measurements;
 //! - `floor`: QEMU alone, without any of quicksand's code;
 //! - `results`: figures, and how they are shown.
 //!
 //! Everything is measured warm: the image and its frozen state are made beforehand where they are missing.
 
+mod changes;
 mod clones;
 mod commands;
 #[path = "../../tests/foreign_guests/disks.rs"]
@@ -96,6 +97,10 @@ async fn measure(options: &Options) -> Result<Results> {
     if options.wants(&lifecycle::KEYS) {
         say("checkpoints, twins, larger disks, reboots");
         lifecycle::measure(options, &mut results).await?;
+    }
+    if options.wants(&changes::KEYS) {
+        say("what has changed");
+        changes::measure(options, &mut results).await?;
     }
     if options.wants(&files::KEYS) {
         say("files");

@@ -6,7 +6,7 @@
 //! downloads/KEY    what was fetched and not yet made an image of, see the module `download`
 //! initramfs/KEY    archives that guests start from
 //! states/KEY/      frozen machines, see the module `state`
-//! baselines/ID     what guests have that start from the state of that id, see the module `changes`
+//! baselines/KEY    what guests have when they start from a frozen machine, see the module `changes`
 //! run/ID/          one directory a running machine; its file `lock` is held by the process that owns it
 //! failed/TEST/     machines of failed tests, see the module `kept`
 //! blobs/, tags/    what comes from registries, see the module `image::oci`

@@ -28,6 +28,8 @@ async fn busybox_init_is_ready_when_its_start_script_is_done() {
     assert_eq!(second.start_report().unwrap().kind, StartKind::Warm);
     let out = second.command("id").arg("-u").user("user").output().await.unwrap();
     assert_eq!(out.stdout, "1000\n");
+    second.write_file("/root/new", "x").await.unwrap();
+    assert_eq!(second.changes().await.unwrap().to_string(), "files added:\n  /root/new  0644 root:root 1 B\n");
     second.stop().await.unwrap();
 }
 
@@ -85,6 +87,8 @@ async fn roots_on_xfs_and_btrfs() {
         assert!(mounts.contains(&format!("/dev/vda2 on / type {name}")), "{mounts}");
         sandbox.write_file("/root/x", "y").await.unwrap();
         assert_eq!(sandbox.read_file("/root/x").await.unwrap(), b"y");
+        let changes = sandbox.changes().await.unwrap();
+        assert_eq!(changes.to_string(), "files added:\n  /root/x  0644 root:root 1 B\n");
         sandbox.stop().await.unwrap();
     }
 }

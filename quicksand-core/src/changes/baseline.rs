@@ -1,5 +1,5 @@
 //! The survey of a state that sandboxes start from. It is made once, on a clone of the state that is thrown away, and kept in the
-//! cache under the state's id.
+//! cache under a name that comes of the state's id.
 //!
 //! ```text
 //! {"version": 1, "state": …, "directory": …, "digest": …, "facts": …}     one line
@@ -22,6 +22,7 @@ use crate::{
     cache::Cache,
     host::Host,
     random::hex,
+    source::short_key,
     state::State,
     vm::{Identity, Outside, Vm},
 };
@@ -46,11 +47,13 @@ struct Head {
 
 /// That of a state: from the cache, else made.
 pub(super) async fn of(host: &Host, state: &State, reporter: &Reporter) -> Result<Survey> {
-    let (id, path) = (&state.manifest.id, host.cache.baselines().join(&state.manifest.id));
+    // An id may be a stranger's word, with a save that came from elsewhere.
+    let (id, key) = (&state.manifest.id, short_key(&state.manifest.id));
+    let path = host.cache.baselines().join(&key);
     if let Some(survey) = read(&path, id).await {
         return Ok(survey);
     }
-    let _lock = host.cache.lock(&format!("baseline-{id}"), PATIENCE).await?;
+    let _lock = host.cache.lock(&format!("baseline-{key}"), PATIENCE).await?;
     if let Some(survey) = read(&path, id).await {
         return Ok(survey);
     }

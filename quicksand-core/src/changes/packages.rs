@@ -12,8 +12,14 @@ use super::{
 /// Most packages that are taken of a guest: several times what a distribution has.
 const MOST: usize = 500_000;
 
-/// What `rpm` is to print: a line for each package.
-pub(super) const RPM: [&str; 4] = ["rpm", "-qa", "--queryformat", "%{NAME}\\t%{VERSION}-%{RELEASE}\\t%{ARCH}\\n"];
+/// What rpm is asked: to print a line for each package.
+pub(super) const RPM_ARGUMENTS: [&str; 4] =
+    ["--query", "--all", "--queryformat", "%{NAME}\t%|EPOCH?{%{EPOCH}:}:{}|%{VERSION}-%{RELEASE}\t%{ARCH}\n"];
+/// Where its program is, which only it can read its database with. Busybox has another of that name, by a link.
+const RPM_PROGRAMS: [&str; 2] = ["/usr/bin/rpm", "/bin/rpm"];
+/// Where its database may be: Fedora's place and the older one, in the forms that it had over time.
+const RPM_DATABASES: [&str; 2] = ["/usr/lib/sysimage/rpm", "/var/lib/rpm"];
+const RPM_FILES: [&str; 3] = ["rpmdb.sqlite", "Packages.db", "Packages"];
 
 /// A package that is installed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,19 +36,20 @@ pub(super) enum Database {
     Dpkg(&'static str),
     /// In this file of apk's.
     Apk(&'static str),
-    /// By the program `rpm`, out of this directory.
-    Rpm(&'static str),
+    /// By this program, out of this directory.
+    Rpm { program: &'static str, directory: &'static str },
 }
 
 impl Database {
     /// Those that the guest has. More than one is rare and yet possible.
     pub(super) fn all_of(files: &Files) -> Vec<Database> {
-        let file = |path: &&str| files.get(path).is_some_and(|file| file.size().is_some());
-        let dpkg = ["/var/lib/dpkg/status"].into_iter().find(file).map(Database::Dpkg);
-        let apk = ["/usr/lib/apk/db/installed", "/lib/apk/db/installed"].into_iter().find(file).map(Database::Apk);
-        let has_rpm = ["/usr/bin/rpm", "/bin/rpm"].iter().any(|path| files.get(path).is_some());
-        let directories = ["/usr/lib/sysimage/rpm", "/var/lib/rpm", "/usr/share/rpm"];
-        let rpm = directories.into_iter().find(|path| has_rpm && !files.below(path).is_empty()).map(Database::Rpm);
+        let is_file = |path: &str| files.get(path).is_some_and(|file| file.size().is_some());
+        let first = |paths: &[&'static str]| paths.iter().copied().find(|path| is_file(path));
+        let dpkg = first(&["/var/lib/dpkg/status"]).map(Database::Dpkg);
+        let apk = first(&["/usr/lib/apk/db/installed", "/lib/apk/db/installed"]).map(Database::Apk);
+        let has_database = |path: &&str| RPM_FILES.iter().any(|name| is_file(&format!("{path}/{name}")));
+        let directory = RPM_DATABASES.into_iter().find(has_database);
+        let rpm = first(&RPM_PROGRAMS).zip(directory).map(|(program, directory)| Database::Rpm { program, directory });
         [dpkg, apk, rpm].into_iter().flatten().collect()
     }
 
@@ -50,7 +57,7 @@ impl Database {
     pub(super) fn files<'a>(&self, files: &'a Files) -> &'a [File] {
         match self {
             Database::Dpkg(path) | Database::Apk(path) => files.get(path).map_or(&[], std::slice::from_ref),
-            Database::Rpm(directory) => files.below(directory),
+            Database::Rpm { directory, .. } => files.below(directory),
         }
     }
 
@@ -59,7 +66,7 @@ impl Database {
         let mut packages = match self {
             Database::Dpkg(_) => stanzas(text, dpkg),
             Database::Apk(_) => stanzas(text, apk),
-            Database::Rpm(_) => text.lines().filter_map(rpm).take(MOST).collect(),
+            Database::Rpm { .. } => text.lines().filter_map(rpm).take(MOST).collect(),
         };
         packages.sort();
         packages.dedup();
@@ -131,6 +138,10 @@ mod tests {
     use super::*;
     use crate::changes::files::tests::files;
 
+    fn rpm_database() -> Database {
+        Database::Rpm { program: "/usr/bin/rpm", directory: "/usr/lib/sysimage/rpm" }
+    }
+
     fn shown(changes: &[PackageChange]) -> Vec<String> {
         let version = |version: &Option<String>| version.clone().unwrap_or("none".into());
         changes.iter().map(|c| format!("{} {} {}", c.name, version(&c.before), version(&c.after))).collect()
@@ -150,22 +161,25 @@ mod tests {
         let wanted = [package("busybox", "1.36", ""), package("musl", "1.2.5-r0", "x86_64")];
         assert_eq!(Database::Apk("").parse(installed), wanted);
         let lines = "bash\t5.2.26-1.fc40\tx86_64\ngpg-pubkey\ta-b\t(none)\nrubbish\n";
-        assert_eq!(Database::Rpm("").parse(lines).len(), 2);
+        assert_eq!(rpm_database().parse(lines).len(), 2);
     }
 
     #[test]
     fn databases_are_those_that_are_there() {
-        assert_eq!(Database::all_of(&files(&[("/usr/bin/rpm", 0), ("/var/lib/rpm/", 0)])), []);
+        let empty = files(&[("/usr/bin/rpm", 0), ("/var/lib/rpm/", 0), ("/var/lib/rpm/.lock", 0)]);
+        assert_eq!(Database::all_of(&empty), []);
         let debian = files(&[("/var/lib/dpkg/status", 0), ("/lib -> usr/lib", 0)]);
         assert_eq!(Database::all_of(&debian), [Database::Dpkg("/var/lib/dpkg/status")]);
-        let fedora = files(&[("/usr/bin/rpm", 0), ("/usr/lib/sysimage/rpm/rpmdb.sqlite", 0)]);
-        assert_eq!(Database::all_of(&fedora), [Database::Rpm("/usr/lib/sysimage/rpm")]);
-        assert_eq!(Database::Rpm("/usr/lib/sysimage/rpm").files(&fedora).len(), 1);
+        let database = "/usr/lib/sysimage/rpm/rpmdb.sqlite";
+        assert_eq!(Database::all_of(&files(&[("/bin/rpm -> busybox", 0), (database, 0)])), []);
+        let fedora = files(&[("/usr/bin/rpm", 0), (database, 0)]);
+        assert_eq!(Database::all_of(&fedora), [rpm_database()]);
+        assert_eq!(rpm_database().files(&fedora).len(), 1);
     }
 
     #[test]
     fn versions_and_architectures_are_told_apart() {
-        let parse = |text: &str| Database::Rpm("").parse(&text.replace(' ', "\t").replace(';', "\n"));
+        let parse = |text: &str| rpm_database().parse(&text.replace(' ', "\t").replace(';', "\n"));
         let before = parse("a 1 x;b 1 x;c 1 x;k 1 x;libc 1 i386;libc 1 amd64");
         let after = parse("a 1 x;b 2 x;d 1 x;k 1 x;k 2 x;libc 1 amd64");
         let wanted = ["b 1 2", "c 1 none", "d none 1", "k:x none 2", "libc:i386 1 none"];

@@ -10,7 +10,7 @@ use tokio::{io::AsyncReadExt, time::timeout};
 
 use super::{
     files::Files,
-    packages::{Database, Package, RPM},
+    packages::{Database, Package, RPM_ARGUMENTS},
 };
 use crate::{
     Error, Result, Size,
@@ -93,13 +93,13 @@ async fn read_packages(vm: &Vm, database: Database) -> Result<Vec<Package>> {
         Database::Dpkg(path) | Database::Apk(path) => {
             read(vm, path.as_bytes(), LONGEST_DATABASE).await?.unwrap_or_default()
         }
-        Database::Rpm(_) => within(PATIENCE, ask_rpm(vm)).await?,
+        Database::Rpm { program, .. } => within(PATIENCE, ask_rpm(vm, program)).await?,
     };
     Ok(database.parse(&String::from_utf8_lossy(&bytes)))
 }
 
-async fn ask_rpm(vm: &Vm) -> Result<Vec<u8>> {
-    let argv = RPM.map(|word| word.as_bytes().to_vec()).to_vec();
+async fn ask_rpm(vm: &Vm, program: &str) -> Result<Vec<u8>> {
+    let argv = [program].into_iter().chain(RPM_ARGUMENTS).map(|word| word.as_bytes().to_vec()).collect();
     let mut operation = vm.channel().start(&Request::Exec(Exec { argv, ..Exec::default() }))?;
     // What it says of its troubles is not kept, so that they do not hold it up.
     drop(operation.stderr.take());
