@@ -15,7 +15,7 @@ use crate::{
     machine::{Accelerator, Machine},
     random::hex,
     state::{self, Across, Description, State},
-    vm::{Boot, DiskAlone, Probe, Vm},
+    vm::{Boot, DiskAlone, Probe, Rest, Vm},
 };
 
 /// How long another process may take to boot the state that we wait for.
@@ -136,7 +136,7 @@ pub(crate) async fn warm_state(
 
     reporter.report("freeze", 0, 1);
     let unfinished = Unfinished::beside(&directory)?;
-    let frozen = vm.freeze(host, unfinished.path(), DiskAlone::Whole).await?;
+    let frozen = vm.freeze(host, unfinished.path(), DiskAlone::Whole, Rest::Long).await?;
     let description = Description {
         machine: machine.clone(),
         machine_key,

@@ -7,7 +7,7 @@ use crate::{
     Error, Result,
     run_dir::RunDir,
     state::{self, Across, Description, State},
-    vm::DiskAlone,
+    vm::{DiskAlone, Rest},
 };
 
 /// How long a frozen machine is to be of use.
@@ -26,14 +26,14 @@ impl Running {
     /// carried [to its end](super::running::to_the_end).
     pub(super) async fn freeze(&self, directory: &Path, r#use: Use, _change: &Change) -> Result<Duration> {
         let vm = self.vm();
-        let (disk_alone, across, recipe) = match r#use {
-            Use::Lasting { recipe } => (DiskAlone::Whole, Across::Copy, recipe),
-            Use::Passing => (DiskAlone::Useless, Across::Name, None),
-            Use::Evidence => (DiskAlone::AsItStands, Across::Copy, None),
+        let (disk_alone, rest, across, recipe) = match r#use {
+            Use::Lasting { recipe } => (DiskAlone::Whole, Rest::Short, Across::Copy, recipe),
+            Use::Passing => (DiskAlone::Useless, Rest::None, Across::Name, None),
+            Use::Evidence => (DiskAlone::AsItStands, Rest::None, Across::Copy, None),
         };
         #[cfg(feature = "mounts")]
         self.take_mounts_off().await?;
-        let frozen = vm.freeze(&self.host, directory, disk_alone).await;
+        let frozen = vm.freeze(&self.host, directory, disk_alone, rest).await;
         #[cfg(feature = "mounts")]
         let frozen = self.put_mounts_on().await.and(frozen);
         let frozen = frozen?;

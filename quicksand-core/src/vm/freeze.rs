@@ -8,7 +8,7 @@ use std::{
 
 use quicksand_protocol::message::Request;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Vm, start::empty_overlay, video};
 use crate::{
@@ -22,6 +22,28 @@ use crate::{
 
 /// How long the guest may take to write its caches to its disk.
 const SYNC_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a guest is left alone before it is frozen. What its kernel does a moment after it was busy, as to free what programs
+/// had and to let its clock's tick rest, each clone would else do before anything else: a third of what waking takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Not at all.
+    None,
+    /// Until most of that is done.
+    Short,
+    /// Until all of it is done, also what a boot leaves.
+    Long,
+}
+
+impl Rest {
+    fn duration(self) -> Duration {
+        match self {
+            Rest::None => Duration::ZERO,
+            Rest::Short => Duration::from_millis(200),
+            Rest::Long => Duration::from_secs(2),
+        }
+    }
+}
 
 /// What the frozen disk is to be without the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +72,13 @@ pub(crate) struct Frozen {
 impl Vm {
     /// Writes the machine's memory and devices into `directory`, and puts its disk aside. The machine runs on. To be run to its end,
     /// for it stops the machine in between.
-    pub(crate) async fn freeze(&self, host: &Host, directory: &Path, disk_alone: DiskAlone) -> Result<Frozen, Error> {
+    pub(crate) async fn freeze(
+        &self,
+        host: &Host,
+        directory: &Path,
+        disk_alone: DiskAlone,
+        rest: Rest,
+    ) -> Result<Frozen, Error> {
         let mut disk = self.disk.lock().await;
         let memory = memory_path(directory);
         if disk_alone == DiskAlone::AsItStands {
@@ -65,6 +93,7 @@ impl Vm {
             DiskAlone::Useless => Some(self.settle(&Request::Ping).await?),
             DiskAlone::AsItStands => None,
         };
+        sleep(rest.duration()).await;
 
         let overlay = self.run_dir.next_overlay();
         empty_overlay(&host.cache, disk.size, &overlay)?;
@@ -93,6 +122,8 @@ impl Vm {
     /// Has the guest carry out a request. Returns how many frames had been sent by then, of none of which it holds a part.
     async fn settle(&self, request: &Request) -> Result<u64, Error> {
         let mut settled = self.channel.start(request)?;
+        // The end of its input is a frame as well, and would else be sent when it is dropped.
+        drop(settled.stdin.take());
         let sent = self.channel.frames_sent();
         timeout(SYNC_PATIENCE, settled.reply()).await.map_err(|_| ChannelError::NoAnswer(SYNC_PATIENCE))??;
         Ok(sent)

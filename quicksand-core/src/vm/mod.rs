@@ -24,7 +24,7 @@ use std::{path::PathBuf, sync::Arc};
 pub(crate) use console::{last_lines, printable};
 pub(crate) use end::End;
 pub use failure::{Stage, StartCause, StartError};
-pub(crate) use freeze::DiskAlone;
+pub(crate) use freeze::{DiskAlone, Rest};
 pub(crate) use start::{Aside, Boot, Identity, Loaded, Probe};
 
 use tokio::sync::Mutex;

@@ -429,9 +429,20 @@ async fn watch<T>(
 
 async fn load(qmp: &Qmp, devices: &Path) -> Result<(), StartCause> {
     let file = File::open(devices).map_err(|e| StartCause::BadState(format!("{}: {e}", devices.display())))?;
-    qmp.give_fd("devices", file.as_fd()).await.map_err(StartCause::Qmp)?;
-    qmp.execute("migrate-incoming", json!({ "uri": "fd:devices" })).await.map_err(StartCause::Qmp)?;
+    let mut events = qmp.events();
+    let told = json!({ "capabilities": [{ "capability": "events", "state": true }] });
+    let work = async {
+        qmp.execute("migrate-set-capabilities", told).await?;
+        qmp.give_fd("devices", file.as_fd()).await?;
+        qmp.execute("migrate-incoming", json!({ "uri": "fd:devices" })).await
+    };
+    work.await.map_err(StartCause::Qmp)?;
     loop {
+        match events.recv().await {
+            Ok(event) if event.name != "MIGRATION" => continue,
+            // Its channel is closed, or more was told than is kept: the answer says which.
+            Ok(_) | Err(_) => {}
+        }
         let answer = qmp.execute("query-migrate", json!({})).await.map_err(StartCause::Qmp)?;
         match answer["status"].as_str() {
             Some("completed") => return Ok(()),
@@ -439,8 +450,7 @@ async fn load(qmp: &Qmp, devices: &Path) -> Result<(), StartCause> {
                 let said = answer["error-desc"].as_str().unwrap_or("it does not say why");
                 return Err(StartCause::BadState(said.to_owned()));
             }
-            // Loading takes tens of milliseconds; this adds at most one.
-            _ => sleep(Duration::from_millis(1)).await,
+            _ => {}
         }
     }
 }
