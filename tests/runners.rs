@@ -4,7 +4,8 @@
 //! What it is built from stays under `target/runners`, so that only the first run compiles all of it.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     os::unix::{fs::symlink, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -35,6 +36,10 @@ fn project() -> &'static Project {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("runners");
         let project = Project { directory: target.join("project"), target };
+        fs::create_dir_all(&project.directory).unwrap();
+        // Each of these tests may be a process of its own.
+        let only_one = File::create(project.target.join("lock")).unwrap();
+        only_one.lock().unwrap();
         let source = root.join("tests/runners/project");
         for file in [".config/nextest.toml", "src/lib.rs", "tests/suite.rs"] {
             copy(&fs::read_to_string(source.join(file)).unwrap(), &project.directory.join(file));
@@ -44,9 +49,9 @@ fn project() -> &'static Project {
         assert!(manifest.contains(r#"path = "../../..""#));
         copy(&manifest.replace(r#"path = "../../..""#, &dependency), &project.directory.join("Cargo.toml"));
         // The versions that the workspace has; cargo leaves out what the project does not need.
-        let lock = project.directory.join("Cargo.lock");
-        if !lock.exists() {
-            fs::copy(root.join("Cargo.lock"), lock).unwrap();
+        let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
+        if copy(&lock, &project.directory.join("Cargo.lock.of-workspace")) {
+            fs::write(project.directory.join("Cargo.lock"), lock).unwrap();
         }
         let output = project.cargo(&["test", "--offline", "--no-run"]).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
@@ -54,12 +59,14 @@ fn project() -> &'static Project {
     })
 }
 
-/// Writes a file, unless it is that already: cargo goes by its time.
-fn copy(text: &str, to: &Path) {
-    if !fs::read_to_string(to).is_ok_and(|old| old == text) {
+/// Writes a file, unless it is that already: cargo goes by its time. Whether it did.
+fn copy(text: &str, to: &Path) -> bool {
+    let differs = !fs::read_to_string(to).is_ok_and(|old| old == text);
+    if differs {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::write(to, text).unwrap();
     }
+    differs
 }
 
 impl Project {
