@@ -3,19 +3,19 @@
 
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
-use quicksand::__private::case_files;
+use quicksand::case_files;
 
 /// What this program does as a child of the tests below: runs the case files of a package.
 #[test]
 #[ignore = "run by the other tests in a process of its own, with what to do in its environment"]
 fn child() {
-    for case in case_files(&env::var("CASES_PACKAGE").unwrap()).unwrap() {
+    for case in case_files(Path::new(&env::var("CASES_PACKAGE").unwrap())).unwrap() {
         println!("runs {}", case.name);
-        case.run();
+        (case.run)();
     }
 }
 

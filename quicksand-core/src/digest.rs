@@ -67,6 +67,7 @@ macro_rules! serde_as_text {
         }
     };
 }
+#[cfg(feature = "download")]
 pub(crate) use serde_as_text;
 
 serde_as_text!(Digest);

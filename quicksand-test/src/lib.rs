@@ -50,8 +50,6 @@ pub use snapshot::snapshot_settings;
 /// What the macros need. Not for anyone else: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
-    #[cfg(feature = "runner")]
-    pub use crate::cases::{CaseFile, case_files};
     #[cfg(feature = "insta")]
     pub use crate::snapshot::Tidy;
     pub use inventory;

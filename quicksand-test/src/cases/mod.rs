@@ -39,9 +39,9 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// A case file. Nothing of it is read before it is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CaseFile {
+pub(crate) struct CaseFile {
     /// `cases::` and its name without `.md`.
-    pub name: String,
+    pub(crate) name: String,
     /// The file.
     path: PathBuf,
     /// The same from the package on.
@@ -55,7 +55,7 @@ pub struct CaseFile {
 /// # Errors
 ///
 /// That of the directory, where it can't be read. Where there is none, there are no case files.
-pub fn case_files(package: &str) -> io::Result<Vec<CaseFile>> {
+pub(crate) fn case_files(package: &str) -> io::Result<Vec<CaseFile>> {
     let root = package_dir(package);
     let entries = match fs::read_dir(root.join(DIRECTORY)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -81,7 +81,7 @@ impl CaseFile {
     ///
     /// Where it fails: the file can't be read, the machine can't be had, or a command does not do what is expected of it. With
     /// `QUICKSAND_CASES=overwrite` the last is no failure: the file says afterwards what the commands did.
-    pub fn run(&self) {
+    pub(crate) fn run(&self) {
         let text = fs::read_to_string(&self.path);
         let text = text.unwrap_or_else(|error| panic!("failed to read {}: {error}", self.shown.display()));
         let session = Session::parse(&self.shown, &text).unwrap_or_else(|mistake| panic!("{mistake}"));
