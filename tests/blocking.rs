@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quicksand::{Error, ExitStatus, Sandbox, StartKind, blocking, sandbox_test};
+use quicksand::{Error, ExitStatus, Sandbox, StartKind, blocking, sandbox_setup, sandbox_test};
 
 #[sandbox_test(image = "debian")]
 fn a_plain_function_gets_it(sb: blocking::Sandbox) -> quicksand::Result<()> {
@@ -42,6 +42,46 @@ async fn marked(sb: &Sandbox) -> quicksand::Result<()> {
 fn its_save_may_be_made_by_an_async_setup(sb: blocking::Sandbox) {
     assert_eq!(sb.read_file("/etc/mark").unwrap(), b"made once\n");
 }
+
+#[sandbox_setup(image = "debian", save = "made-by-blocking")]
+fn registered(sb: &blocking::Sandbox) -> quicksand::Result<()> {
+    sb.write_file("/etc/mark", "by a plain function\n")
+}
+
+#[sandbox_test(save = "made-by-blocking")]
+fn a_setup_may_be_a_plain_function(sb: blocking::Sandbox) {
+    assert_eq!(sb.read_file("/etc/mark").unwrap(), b"by a plain function\n");
+}
+
+fn named(sb: &blocking::Sandbox) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| sb.write_file("/etc/mark", "by a named function\n").unwrap());
+    });
+}
+
+#[sandbox_test(image = "debian", save = "named-and-blocking", setup = named, flavor = "current_thread")]
+async fn a_plain_setup_may_be_named(sb: Sandbox) {
+    assert_eq!(sb.read_file("/etc/mark").await.unwrap(), b"by a named function\n");
+}
+
+#[sandbox_setup(image = "debian", save = "too-slow-and-blocking", timeout = "1s")]
+fn too_slow(sb: &blocking::Sandbox) {
+    let _ = sb.command("sleep").arg("600").output();
+}
+
+#[sandbox_test(save = "too-slow-and-blocking")]
+#[should_panic(expected = "it took longer than 1s")]
+fn a_plain_setup_has_its_time(_sb: blocking::Sandbox) {}
+
+#[sandbox_setup(image = "debian", save = "panics-and-blocks")]
+fn panics(sb: &blocking::Sandbox) -> quicksand::Result<()> {
+    assert_eq!(sb.execute("true")?.exit_code, 7, "the words of a panic");
+    Ok(())
+}
+
+#[sandbox_test(save = "panics-and-blocks")]
+#[should_panic(expected = "it panicked: assertion `left == right` failed: the words of a panic")]
+fn a_plain_setup_may_fail(_sb: blocking::Sandbox) {}
 
 #[sandbox_test(image = "debian", timeout = "700ms")]
 #[should_panic(expected = "the test's body took longer than 700ms")]

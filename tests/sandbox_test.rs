@@ -73,3 +73,11 @@ async fn tasks_run_on_the_tests_own_thread(sb: Sandbox) {
     assert_eq!(worker, std::thread::current().id());
     assert_eq!(sb.execute("echo fine").await.unwrap().stdout, "fine\n");
 }
+
+#[sandbox_test(image = "debian", disk_size = "6G", display = true)]
+async fn the_disk_may_be_larger_and_there_may_be_a_display(sb: Sandbox) -> quicksand::Result<()> {
+    let size = sb.execute("cat /sys/class/block/vda/size").await?.stdout;
+    assert_eq!(size.trim().parse(), Ok((6u64 << 30) / 512));
+    assert!(sb.screenshot_png().await?.starts_with(b"\x89PNG"));
+    Ok(())
+}

@@ -56,6 +56,8 @@ use proc_macro::{Span, TokenStream};
 /// | `accel = "auto"`, `"kvm"`, `"hvf"`, `"whpx"`, `"tcg"` | what runs the guest's code | the default of `Sandbox` |
 /// | `timeout = "30s"` | how long the test may take, in ms, s, m or h | the default of the harness |
 /// | `requires(kvm, network, memory = "4G", cpus = 4, command = "passt")` | what the host must have, any of these | nothing |
+/// | `disk_size = "10G"` | the disk and its root file system, in B, K, M, G or T, whole MiB, at most 16T, and at least what it starts from | that of what it starts from |
+/// | `display = true`, `false` | whether the machine has a display, for screenshots and keys | as the save has it, or none |
 /// | `retries = 2` | how often it is tried again where it fails, 1 to 255, by the runner of `quicksand::main!` alone | 0 |
 /// | `flavor = "current_thread"`, `"multi_thread"` | tokio's runtime | two threads beside the test's own |
 /// | `worker_threads = 2` | threads of the flavor `"multi_thread"` | one for each processor |
@@ -86,7 +88,7 @@ use proc_macro::{Span, TokenStream};
 ///
 /// # A setup of the test's own
 ///
-/// It is an `async fn(sb: &Sandbox)` that returns `()` or a `Result<(), E>`. It runs once; every test with that `save` starts
+/// It is an `async fn(sb: &Sandbox)`, or a `fn(sb: &blocking::Sandbox)`, that returns `()` or a `Result<(), E>`. It runs once; every test with that `save` starts
 /// from a copy of what it left.
 ///
 /// ```ignore
@@ -136,6 +138,8 @@ pub fn sandbox_test(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Tests, and setups that build on it, find it by the name of its save, wherever in the test program it is. The name is that
 /// of one setup in a program.
 ///
+/// It may be a plain `fn base(sb: &blocking::Sandbox)` as well.
+///
 /// # Keys
 ///
 /// | Key | Meaning | Without it |
@@ -147,7 +151,7 @@ pub fn sandbox_test(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `setup("command", "command")` | lines of shell, literals or constants, each of which must succeed | the function's body |
 /// | `inputs("install.sh", "dist")` | files and directories of the package that it depends on; commands start where these are | nothing |
 /// | `max_age = "7d"` | how old the save may become, in s, m, h, d or w | for ever |
-/// | `memory`, `cpus`, `network`, `accel` | as those of a test; what is saved has that memory and those processors | the default of `Sandbox` |
+/// | `memory`, `cpus`, `network`, `accel`, `disk_size`, `display` | as those of a test; what is saved has that memory, those processors, that disk and display | the default of `Sandbox` |
 /// | `timeout = "30m"` | how long it may take, in ms, s, m or h | 15 minutes |
 ///
 /// The save is made again, and with it all that build on it, when its image or the save below, the values of these keys, a

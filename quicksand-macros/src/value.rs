@@ -5,6 +5,9 @@ const MIB: u64 = 1 << 20;
 /// The least memory that the images start in.
 const LEAST_MEMORY: u64 = 64 * MIB;
 
+/// The largest disk that a machine may have.
+const MOST_DISK: u64 = MIB << 24;
+
 /// Bytes of an amount of memory: `"512M"`, `"2GiB"`, `"1.5 GiB"`. The units are those of `quicksand_core::Size`.
 ///
 /// # Errors
@@ -21,13 +24,35 @@ pub(crate) fn memory(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// Bytes of a disk, in whole MiB.
+///
+/// # Errors
+///
+/// What is wrong with it, to follow the text in a sentence.
+pub(crate) fn disk_size(text: &str) -> Result<u64, String> {
+    let bytes = bytes(text).filter(|bytes| *bytes > 0);
+    let bytes = bytes.ok_or("is no size of a disk: write a number and one of B, K, M, G, T")?;
+    if bytes > MOST_DISK {
+        return Err(format!("is too large a disk: at most {}T are possible", MOST_DISK / (MIB << 20)));
+    }
+    if bytes % MIB != 0 {
+        return Err("is not a whole number of MiB".to_owned());
+    }
+    Ok(bytes)
+}
+
 /// Bytes of any amount of memory but none.
 ///
 /// # Errors
 ///
 /// What is wrong with it, to follow the text in a sentence.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let bytes = amount(text, |unit| {
+    let bytes = bytes(text).ok_or("is no amount of memory: write a number and one of B, K, M, G, T")?;
+    if bytes == 0 { Err("is no memory at all".to_owned()) } else { Ok(bytes) }
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    amount(text, |unit| {
         Some(match unit {
             "" | "b" => 1,
             "k" | "kb" | "kib" => 1 << 10,
@@ -37,8 +62,6 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
             _ => return None,
         })
     })
-    .ok_or("is no amount of memory: write a number and one of B, K, M, G, T")?;
-    if bytes == 0 { Err("is no memory at all".to_owned()) } else { Ok(bytes) }
 }
 
 /// Milliseconds of a time: `"30s"`, `"500ms"`, `"1.5m"`.
@@ -102,6 +125,20 @@ fn amount(text: &str, unit: impl FnOnce(&str) -> Option<u64>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_disks() {
+        assert_eq!((disk_size("10G"), disk_size("16T")), (Ok(10 << 30), Ok(16 << 40)));
+        for (text, why) in [
+            ("17T", "is too large a disk: at most 16T"),
+            ("1.5k", "is not a whole"),
+            ("0", "is no size of a disk"),
+            ("big", "is no size of a disk"),
+        ] {
+            let error = disk_size(text).unwrap_err();
+            assert!(error.starts_with(why), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn reads_memory() {

@@ -64,6 +64,7 @@ pub mod __private {
         outcome::TestOutcome,
         requirement::is_skipped,
         run::{run, run_blocking},
+        setups::{Called, SetupFunction, call_setup},
     };
     #[cfg(feature = "insta")]
     pub use insta;

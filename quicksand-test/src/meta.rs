@@ -1,8 +1,10 @@
 //! What the macros say of tests and setups.
 
-use std::{fmt, pin::Pin, time::Duration};
+use std::{fmt, time::Duration};
 
 use quicksand_core::{Accel, NetworkMode, Sandbox};
+
+use crate::setups::Called;
 
 /// A test, as its attribute describes it.
 #[derive(Debug)]
@@ -28,7 +30,8 @@ pub struct TestMeta {
 impl TestMeta {
     /// A test that asks for nothing else.
     pub const fn new(name: &'static str, manifest_dir: &'static str, start: Start) -> TestMeta {
-        let machine = MachineMeta { memory: None, cpus: None, network: None, accel: None };
+        let machine =
+            MachineMeta { memory: None, cpus: None, network: None, accel: None, disk_size: None, display: None };
         let (timeout, runtime, requires) = (None, Runtime::Default, [].as_slice());
         TestMeta { name, manifest_dir, start, machine, timeout, runtime, requires, should_panic: false }
     }
@@ -127,6 +130,10 @@ pub struct MachineMeta {
     pub network: Option<NetworkMode>,
     /// How the guest's instructions are carried out.
     pub accel: Option<Accel>,
+    /// The size of its disk in bytes.
+    pub disk_size: Option<u64>,
+    /// Whether it has a display.
+    pub display: Option<bool>,
 }
 
 /// The runtime of a test.
@@ -156,7 +163,7 @@ pub enum Requirement {
 }
 
 /// A setup function, its outcome as text.
-pub type Setup = for<'a> fn(&'a Sandbox) -> Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
+pub type Setup = for<'a> fn(&'a Sandbox) -> Called<'a>;
 
 /// What a setup function may return.
 pub trait SetupOutcome {

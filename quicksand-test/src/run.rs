@@ -22,6 +22,7 @@ use crate::{
     meta::{Runtime, TestMeta},
     outcome::TestOutcome,
     prepare::prepare,
+    setups::Abandoned,
     signals,
     test::Test,
 };
@@ -172,17 +173,6 @@ struct Reported(Option<String>);
 impl TestOutcome for Reported {
     fn failure(self) -> Option<String> {
         self.0
-    }
-}
-
-/// A machine that is ended when nobody waits for its test any more.
-struct Abandoned(Option<Sandbox>);
-
-impl Drop for Abandoned {
-    fn drop(&mut self) {
-        if let Some(machine) = &self.0 {
-            machine.abandon();
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Span, TokenTree};
 use syn::{
-    Expr, Ident, LitInt, LitStr, Path, Token,
+    Expr, Ident, LitBool, LitInt, LitStr, Path, Token,
     ext::IdentExt,
     parenthesized,
     parse::{Parse, ParseStream},
@@ -98,6 +98,8 @@ impl Entries {
             Key::Cpus => self.machine.cpus = Some(self.number(key, input)?),
             Key::Network => self.machine.network = Some(self.checked(key, input, word)?),
             Key::Accel => self.machine.accel = Some(self.checked(key, input, word)?),
+            Key::DiskSize => self.machine.disk_size = Some(self.checked(key, input, value::disk_size)?),
+            Key::Display => self.machine.display = Some(self.literal::<LitBool>(key, input)?.value),
             Key::Timeout => self.timeout = Some(self.checked(key, input, value::milliseconds)?),
             Key::Retries => self.retries = self.number(key, input)?,
             Key::Flavor => self.flavor = Some(self.checked(key, input, word)?),

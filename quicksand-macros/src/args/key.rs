@@ -22,6 +22,8 @@ pub(super) enum Key {
     Cpus,
     Network,
     Accel,
+    DiskSize,
+    Display,
     Timeout,
     Retries,
     Flavor,
@@ -41,7 +43,7 @@ pub(super) enum Form {
 }
 
 impl Key {
-    pub(super) const ALL: [Key; 16] = [
+    pub(super) const ALL: [Key; 18] = [
         Key::Image,
         Key::Images,
         Key::From,
@@ -53,6 +55,8 @@ impl Key {
         Key::Cpus,
         Key::Network,
         Key::Accel,
+        Key::DiskSize,
+        Key::Display,
         Key::Timeout,
         Key::Retries,
         Key::Flavor,
@@ -98,7 +102,7 @@ impl Key {
             Key::Setup => (
                 "setup",
                 r#"setup = path::to::function | setup("command", "command")"#,
-                "the path of an `async fn(sb: &Sandbox)`, or lines of shell",
+                "the path of an `async fn(sb: &Sandbox)` or a `fn(sb: &blocking::Sandbox)`, or lines of shell",
             ),
             Key::Inputs => {
                 ("inputs", r#"inputs("install.sh", "dist")"#, "files and directories of the package that it depends on")
@@ -108,6 +112,8 @@ impl Key {
             Key::Cpus => ("cpus", "cpus = 2", "a number from 1 to 255"),
             Key::Network => ("network", r#"network = "none" | "mounts-only" | "full""#, "one of these words"),
             Key::Accel => ("accel", r#"accel = "auto" | "kvm" | "hvf" | "whpx" | "tcg""#, "one of these words"),
+            Key::DiskSize => ("disk_size", r#"disk_size = "10G""#, "a number and a unit"),
+            Key::Display => ("display", "display = true | false", "whether the machine has one"),
             Key::Timeout => ("timeout", r#"timeout = "30s""#, "a number and a unit"),
             Key::Retries => ("retries", "retries = 2", "a number from 1 to 255"),
             Key::Flavor => ("flavor", r#"flavor = "current_thread" | "multi_thread""#, "one of these words"),

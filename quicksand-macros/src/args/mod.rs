@@ -81,6 +81,9 @@ pub(crate) struct Machine {
     pub(crate) cpus: Option<u8>,
     pub(crate) network: Option<Network>,
     pub(crate) accel: Option<Accel>,
+    /// In bytes.
+    pub(crate) disk_size: Option<u64>,
+    pub(crate) display: Option<bool>,
 }
 
 /// The runtime that a test runs on.
@@ -180,7 +183,7 @@ mod tests {
         let all = args(quote! {
             image = "debian", save = "base", setup = common::base, memory = "512M", cpus = 2, network = "mounts-only",
             accel = "tcg", timeout = "30s", inputs("install.sh", "../dist"), max_age = "7d", flavor = "multi_thread",
-            worker_threads = 3, requires(kvm, network, memory = "4G", cpus = 2, command = "passt"),
+            worker_threads = 3, disk_size = "10G", display = true, retries = 2, requires(kvm, network, memory = "4G", cpus = 2, command = "passt"),
         });
         assert_eq!(base_image(all.base), "debian");
         let Save { name, setup } = all.save.unwrap();
@@ -193,9 +196,11 @@ mod tests {
             cpus: Some(2),
             network: Some(Network::MountsOnly),
             accel: Some(Accel::Tcg),
+            disk_size: Some(10 << 30),
+            display: Some(true),
         };
         assert_eq!(all.machine, machine);
-        assert_eq!(all.timeout, Some(30_000));
+        assert_eq!((all.timeout, all.retries), (Some(30_000), 2));
         assert_eq!(all.runtime, Runtime::MultiThread(Some(3)));
         let requires = [
             Requirement::Kvm,
@@ -325,6 +330,10 @@ mod tests {
             write `network = \"none\" | \"mounts-only\" | \"full\"`, one of these words"
         );
         assert!(only_message(quote!(image = "a", network = "mounts_only")).contains("did you mean \"mounts-only\"?"));
+        let message = only_message(quote!(image = "a", disk_size = "20T"));
+        assert!(message.starts_with("`disk_size = \"20T\"` is too large a disk"), "{message}");
+        let message = only_message(quote!(image = "a", display = "yes"));
+        assert!(message.starts_with("`display` takes another value: write `display = true | false`"), "{message}");
         let message = only_message(quote!(image = "a", accel = "xen"));
         assert!(message.starts_with("`accel = \"xen\"` is not known\nwrite `accel = \"auto\" | \"kvm\""), "{message}");
         assert!(only_message(quote!(image = "a", accel = Kvm)).contains("takes another value"));

@@ -138,19 +138,25 @@ fn function(path: &impl ToTokens, fingerprint: &TokenStream) -> TokenStream {
     quote! {
         ::quicksand::__private::Work::Function {
             fingerprint: #fingerprint,
-            setup: |#sandbox| ::std::boxed::Box::pin(async move {
-                ::quicksand::__private::SetupOutcome::into_result(#path(#sandbox).await)
-            }),
+            setup: |#sandbox| ::quicksand::__private::call_setup(#path, #sandbox),
         }
     }
 }
 
 fn machine_meta(machine: &Machine) -> TokenStream {
-    let Machine { memory, cpus, network, accel } = *machine;
+    let Machine { memory, cpus, network, accel, disk_size, display } = *machine;
     let (memory, cpus) = (option(memory), option(cpus.map(u32::from)));
     let (network, accel) = (option(network), option(accel));
+    let (disk_size, display) = (option(disk_size), option(display));
     quote! {
-        ::quicksand::__private::MachineMeta { memory: #memory, cpus: #cpus, network: #network, accel: #accel }
+        ::quicksand::__private::MachineMeta {
+            memory: #memory,
+            cpus: #cpus,
+            network: #network,
+            accel: #accel,
+            disk_size: #disk_size,
+            display: #display,
+        }
     }
 }
 

@@ -661,8 +661,11 @@ mod tests {
                 fn base() {}
             ),
         );
-        assert_eq!(said.len(), 2, "{said:#?}");
-        assert!(said[0].contains("must be async: write `async fn base(sb: &Sandbox)`"), "{said:#?}");
+        assert_eq!(said.len(), 1, "{said:#?}");
+        assert!(
+            said[0].contains("takes the machine as its argument: write `async fn base(sb: &Sandbox)`"),
+            "{said:#?}"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) enum Arguments {
     Cases,
 }
 
-/// Checks that a function is plain, `async` unless it is a test, and takes what it should.
+/// Checks that a function is plain and takes what it should. Without `async` that is the sandbox that blocks.
 pub(super) fn check(signature: &Signature, arguments: Arguments, errors: &mut Errors) {
     let Signature { ident, inputs, generics, .. } = signature;
     let argument = match arguments {
@@ -26,10 +26,6 @@ pub(super) fn check(signature: &Signature, arguments: Arguments, errors: &mut Er
     };
     let usage = format!("write `async fn {ident}({argument})`");
     let mut error = |span: Span, what: &str| errors.push(syn::Error::new(span, format!("{what}: {usage}")));
-    // A test may do without; it then takes the sandbox that blocks.
-    if signature.asyncness.is_none() && arguments == Arguments::Reference {
-        error(signature.fn_token.span(), "the function must be async");
-    }
     let unsafety = match &signature.safety {
         Safety::Default => None,
         safety => Some(safety.span()),

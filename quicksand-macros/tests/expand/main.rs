@@ -40,7 +40,7 @@ async fn needs_only_an_image(sb: Sandbox) {
 #[sandbox_test(
     image = "debian", save = "base", setup = sb, memory = "512M", cpus = 2, network = "mounts-only", accel = "tcg",
     timeout = "1.5s", inputs("a.sh", "b"), max_age = "1h", flavor = "multi_thread", worker_threads = 2,
-    requires(command = "sh"),
+    requires(command = "sh"), disk_size = "10G", display = false, retries = 1,
 )]
 async fn takes_every_key(sb: Sandbox) {
     assert_eq!(sb.prepared(), 1);
@@ -50,6 +50,8 @@ async fn takes_every_key(sb: Sandbox) {
         cpus: Some(2),
         network: Some(NetworkMode::MountsOnly),
         accel: Some(Accel::Tcg),
+        disk_size: Some(10 << 30),
+        display: Some(false),
     };
     let setup = own();
     assert_eq!((setup.name, setup.save, setup.manifest_dir), (meta.name, "base", meta.manifest_dir));

@@ -107,6 +107,8 @@ pub(crate) mod __private {
         pub(crate) cpus: Option<u32>,
         pub(crate) network: Option<NetworkMode>,
         pub(crate) accel: Option<Accel>,
+        pub(crate) disk_size: Option<u64>,
+        pub(crate) display: Option<bool>,
     }
 
     #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,6 +122,13 @@ pub(crate) mod __private {
     pub(crate) enum Requirement {
         Kvm,
         Command(&'static str),
+    }
+
+    pub(crate) fn call_setup<'a, O: SetupOutcome>(
+        setup: impl AsyncFn(&Sandbox) -> O + 'a,
+        sandbox: &'a Sandbox,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
+        Box::pin(async move { setup(sandbox).await.into_result() })
     }
 
     pub(crate) trait SetupOutcome {

@@ -90,7 +90,13 @@ impl FrontMatter {
             command.as_deref().map(|command| Requirement::Command(leak(command))),
         ];
         TestMeta {
-            machine: MachineMeta { memory: self.memory, cpus: self.cpus, network: self.network, accel: self.accel },
+            machine: MachineMeta {
+                memory: self.memory,
+                cpus: self.cpus,
+                network: self.network,
+                accel: self.accel,
+                ..MachineMeta::default()
+            },
             requires: requires.into_iter().flatten().collect::<Vec<_>>().leak(),
             ..TestMeta::new(leak(name), leak(package), start)
         }
@@ -175,6 +181,7 @@ mod tests {
             cpus: Some(2),
             network: Some(NetworkMode::Full),
             accel: Some(Accel::Tcg),
+            ..MachineMeta::default()
         };
         assert_eq!(test.machine, machine);
         let requires = [

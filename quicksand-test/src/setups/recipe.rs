@@ -23,8 +23,15 @@ pub(crate) struct InputError {
 
 /// The recipe of a layer that is made from `source`.
 pub(super) fn recipe(layer: &Layer, source: &str) -> Result<String, InputError> {
-    let MachineMeta { memory, cpus, network, accel } = layer.machine;
+    let MachineMeta { memory, cpus, network, accel, disk_size, display } = layer.machine;
     let mut recipe = format!("{source}; memory {memory:?}; cpus {cpus:?}; network {network:?}; accel {accel:?}");
+    // Written where they are given, so that saves from before they could be stay good.
+    if let Some(bytes) = disk_size {
+        recipe.push_str(&format!("; disk {bytes}"));
+    }
+    if let Some(display) = display {
+        recipe.push_str(&format!("; display {display}"));
+    }
     match layer.work {
         None => recipe.push_str("; setup none"),
         Some(Work::Function { fingerprint, .. }) => recipe.push_str(&format!("; setup {fingerprint}")),

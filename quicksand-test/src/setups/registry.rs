@@ -236,7 +236,14 @@ mod tests {
             work: Work::Commands(&["true"]),
             inputs: &[],
             max_age: None,
-            machine: MachineMeta { memory: None, cpus: None, network: None, accel: None },
+            machine: MachineMeta {
+                memory: None,
+                cpus: None,
+                network: None,
+                accel: None,
+                disk_size: None,
+                display: None,
+            },
             timeout: None,
         }
     }
