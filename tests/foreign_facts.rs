@@ -5,31 +5,16 @@
 mod disks;
 
 use std::{
-    fs::{self, File},
+    fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use quicksand::{
     Sandbox,
     facts::{self, Kind},
 };
-
-/// Unpacks packages of Debian's with all that they depend on, without setting anything up.
-fn packages(names: &str, tree: &Path) {
-    let archive = tempfile::NamedTempFile::new().unwrap();
-    let include = format!("--include={names}");
-    let made = Command::new("mmdebstrap")
-        .args(["--quiet", "--variant=extract", "--format=tar", &include, "bookworm", "-"])
-        .stdout(File::create(archive.path()).unwrap())
-        .stderr(Stdio::inherit())
-        .status();
-    assert!(made.expect("mmdebstrap is installed").success());
-    disks::run("tar", &["-x", "--exclude=./dev/*", "-f", disks::text(archive.path()), "-C", disks::text(tree)]);
-    // What is there is not Debian.
-    fs::remove_dir_all(tree.join("var/lib/dpkg")).unwrap();
-}
 
 /// All programs that busybox is, where there is none of that name.
 fn applets(tree: &Path) {
@@ -63,7 +48,7 @@ async fn of_a_system_like_alpine() {
         let tree = directory.path();
         disks::busybox(tree);
         // Debian's busybox takes its own programs for those of OpenRC where it is the shell; Alpine's does not.
-        packages("openrc,dash", tree);
+        disks::packages("openrc,dash", tree);
         applets(tree);
         fs::remove_file(tree.join("bin/sh")).unwrap();
         symlink("dash", tree.join("bin/sh")).unwrap();
@@ -144,7 +129,7 @@ async fn of_a_system_like_fedora() {
         let directory = tempfile::tempdir().unwrap();
         let tree = directory.path();
         disks::busybox(tree);
-        packages("rpm", tree);
+        disks::packages("rpm", tree);
         applets(tree);
         // Fedora's place; Debian's rpm has another.
         fs::create_dir_all(tree.join("etc/rpm")).unwrap();

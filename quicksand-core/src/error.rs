@@ -9,6 +9,7 @@ use crate::{
     facts::FactsError,
     guest::ChannelError,
     image::ImageError,
+    install::InstallError,
     machine::Accel,
     memory::MemoryError,
     qemu::{LaunchError, VersionError, qmp::QmpError},
@@ -208,6 +209,9 @@ pub enum Error {
     /// What is so in the guest could not be found out.
     #[error(transparent)]
     Facts(#[from] FactsError),
+    /// A program can't run in the guest.
+    #[error(transparent)]
+    Install(#[from] InstallError),
     /// The machine's memory could not be taken.
     #[error(transparent)]
     Memory(#[from] MemoryError),

@@ -40,15 +40,19 @@ impl Sandbox {
     ///
     /// [`Error::Guest`] where the guest can't read it; [`Error::TooLong`].
     pub async fn read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
+        self.read_file_up_to(path.as_ref(), READ_LIMIT).await
+    }
+
+    /// The content of a file in the guest that is not longer than that.
+    pub(crate) async fn read_file_up_to(&self, path: &Path, limit: Size) -> Result<Vec<u8>> {
         let vm = self.vm().await?;
-        let path = path.as_ref();
         let request = Request::ReadFile { path: path.as_os_str().as_bytes().to_vec() };
         let mut operation = vm.channel().start(&request)?;
         let mut content = Vec::new();
         if let Some(mut stream) = operation.stdout.take() {
             while step(stream.read_buf(&mut content)).await? > 0 {
-                if content.len() as u64 > READ_LIMIT.bytes() {
-                    return Err(Error::TooLong { what: path.display().to_string(), limit: READ_LIMIT });
+                if content.len() as u64 > limit.bytes() {
+                    return Err(Error::TooLong { what: path.display().to_string(), limit });
                 }
             }
         }
@@ -87,21 +91,39 @@ impl Sandbox {
     ///
     /// [`Error::Io`] where the host's file can't be read; [`Error::Guest`] where the guest can't write.
     pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
-        let vm = self.vm().await?;
         let from = from.as_ref().to_owned();
-        let path = to.as_ref().as_os_str().as_bytes().to_vec();
+        let source = from.clone();
+        self.send_archive(&from, to.as_ref(), move |writer| pack(&source, writer)).await
+    }
+
+    /// Makes a file in the guest, in place of what is there, of its content and what the header says of it.
+    pub(crate) async fn upload_as(&self, mut header: tar::Header, content: Vec<u8>, to: &Path) -> Result<()> {
+        let pack = move |writer: Counted<BlockingWriter>| {
+            let mut builder = tar::Builder::new(writer);
+            builder.append_data(&mut header, ".", &content[..])?;
+            builder.into_inner()?.flush()
+        };
+        self.send_archive(to, to, pack).await
+    }
+
+    /// Sends an archive whose root becomes `to`. `from` is what an error names that the host is to blame for.
+    async fn send_archive(
+        &self,
+        from: &Path,
+        to: &Path,
+        pack: impl FnOnce(Counted<BlockingWriter>) -> io::Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let vm = self.vm().await?;
+        let path = to.as_os_str().as_bytes().to_vec();
         let mut operation = vm.channel().start(&Request::Upload { path })?;
         let Some(stream) = operation.stdin.take() else { return Err(Error::NotRunning) };
         let writer = BlockingWriter { stream, handle: Handle::current() };
         let writer = Counted::new(writer, "upload", self.reporter());
-        let sent = tokio::task::spawn_blocking({
-            let from = from.clone();
-            move || pack(&from, writer)
-        });
-        let sent = sent.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let sent = tokio::task::spawn_blocking(move || pack(writer)).await;
+        let sent = sent.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         match sent {
             // Where the stream broke, the guest's reply says why.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("upload", &from)(error)),
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("upload", from)(error)),
             _ => finish(&vm, operation).await,
         }
     }

@@ -13,6 +13,7 @@
 //! - `run_dir`: what a running machine has on disk, which goes with it;
 //! - `admission`: who may start a machine now;
 //! - [`facts`]: what is so in a guest;
+//! - `install`: one's own program in a guest;
 //! - [`changes`]: what its files, packages and units have become since it started;
 //! - `machine`: what a machine consists of, and the command line that makes it;
 //! - `vm`: a running machine, its start and its freeze;
@@ -50,6 +51,7 @@ pub mod guest;
 mod host;
 pub mod image;
 pub mod initramfs;
+mod install;
 pub mod inventory;
 mod kept;
 mod machine;
@@ -87,6 +89,7 @@ pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitSta
 pub use display::{Chord, Key, MouseButton, Vnc};
 pub use error::{Error, Result};
 pub use guest::ChannelError;
+pub use install::InstallError;
 pub use kept::{KeepNote, KeptMachine};
 pub use machine::{Accel, Accelerator, NetworkMode};
 #[cfg(feature = "mounts")]

@@ -61,6 +61,21 @@ pub(crate) fn busybox(tree: &Path) {
     fs::write(tree.join("etc/hostname"), "tiny\n").unwrap();
 }
 
+/// Unpacks packages of Debian's with all that they depend on, without setting anything up.
+pub(crate) fn packages(names: &str, tree: &Path) {
+    let archive = tempfile::NamedTempFile::new().unwrap();
+    let include = format!("--include={names}");
+    let made = Command::new("mmdebstrap")
+        .args(["--quiet", "--variant=extract", "--format=tar", &include, "bookworm", "-"])
+        .stdout(File::create(archive.path()).unwrap())
+        .stderr(std::process::Stdio::inherit())
+        .status();
+    assert!(made.expect("mmdebstrap is installed").success());
+    run("tar", &["-x", "--exclude=./dev/*", "-f", text(archive.path()), "-C", text(tree)]);
+    // What is there is not Debian.
+    fs::remove_dir_all(tree.join("var/lib/dpkg")).unwrap();
+}
+
 /// Gives that system busybox's init, with a start script that takes its time.
 pub(crate) fn with_init(tree: &Path) {
     symlink("../bin/busybox", tree.join("sbin/init")).unwrap();

@@ -96,6 +96,8 @@ impl Sandbox {
             fn disallow_host_port(&self, port: u16) -> Result<()>;
             fn leave(&self, network: &Network) -> Result<()>;
             fn create_user(&self, name: &str) -> Result<()>;
+            fn install(&self, program: impl AsRef<Path>) -> Result<PathBuf>;
+            fn install_as(&self, program: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<PathBuf>;
             fn package(&self, name: impl Into<String>) -> Result<Package>;
             fn service(&self, name: impl Into<String>) -> Result<Service>;
             fn file(&self, path: impl AsRef<Path>) -> Result<File>;
