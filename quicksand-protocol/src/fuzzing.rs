@@ -7,6 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     flow::SendCredit,
     frame::{Decoder, Frame, FrameError, Kind, encode},
+    index::{self, Encoder, LONGEST_PATH},
     message::{Announce, Hello, Reply, Request, Welcome, Window, from_payload, to_payload},
 };
 
@@ -36,6 +37,30 @@ pub fn frames(bytes: &[u8]) {
         }
         assert_eq!(decode(&sent, sent.len()), [Ok(frame)]);
     }
+}
+
+/// Reads an index of files out of `bytes`.
+///
+/// # Panics
+///
+/// Where what was read breaks a rule, or differs once it is sent on.
+pub fn index(bytes: &[u8]) {
+    let (mut entries, mut encoder, mut sent) = (0, Encoder::default(), Vec::new());
+    let read = index::decode(bytes, |entry| {
+        assert!(entry.path.starts_with(b"/") && entry.path.len() <= LONGEST_PATH);
+        sent = encoder.encode(&entry, std::mem::take(&mut sent));
+        let mut alone = 0;
+        let read = index::decode(&Encoder::default().encode(&entry, Vec::new()), |other| {
+            assert_eq!(other, entry);
+            alone += 1;
+        });
+        read.expect("what was read can be sent on");
+        assert_eq!(alone, 1);
+        entries += 1;
+    });
+    let mut again = 0;
+    let sent_on = index::decode(&sent, |_| again += 1);
+    assert_eq!((sent_on, again), (Ok(()), entries), "{read:?}");
 }
 
 /// All that a decoder says of bytes that arrive in pieces of that length.

@@ -8,6 +8,7 @@
 
 use std::{
     fs,
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -85,9 +86,11 @@ pub(super) async fn clone(host: &Host, state: &State) -> Result<(Vm, Slot)> {
 /// Removes those whose states have gone.
 pub(crate) fn sweep(cache: &Cache) {
     for entry in fs::read_dir(cache.baselines()).into_iter().flatten().flatten() {
-        let stale = fs::read(entry.path()).ok().is_some_and(|bytes| match split(&bytes) {
-            Some((head, _)) => {
-                State::read(&head.directory).ok().flatten().is_none_or(|state| state.manifest.id != head.state)
+        let head = first_line(&entry.path()).ok();
+        let stale = head.is_some_and(|line| match read_head(&line) {
+            Some(head) => {
+                let state = State::read(&head.directory).ok().flatten();
+                state.is_none_or(|state| state.manifest.id != head.state)
             }
             // One that is being written has another name until it is whole, but for a moment.
             None => entry.metadata().is_ok_and(|metadata| metadata.modified().is_ok_and(is_old)),
@@ -98,11 +101,17 @@ pub(crate) fn sweep(cache: &Cache) {
     }
 }
 
+fn first_line(path: &Path) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    BufReader::new(fs::File::open(path)?).read_until(b'\n', &mut line)?;
+    Ok(line)
+}
+
 fn is_old(modified: std::time::SystemTime) -> bool {
     modified.elapsed().is_ok_and(|age| age > PATIENCE)
 }
 
-fn encode(state: &State, survey: &Survey) -> std::io::Result<Vec<u8>> {
+fn encode(state: &State, survey: &Survey) -> io::Result<Vec<u8>> {
     let directory = std::path::absolute(state.directory())?;
     let digest = hex(&Sha256::digest(&survey.index));
     let head =
@@ -123,6 +132,10 @@ async fn read(path: &Path, id: &str) -> Option<Survey> {
 
 fn split(bytes: &[u8]) -> Option<(Head, &[u8])> {
     let end = bytes.iter().position(|&byte| byte == b'\n')?;
-    let head: Head = serde_json::from_slice(&bytes[..end]).ok()?;
-    (head.version == VERSION).then_some((head, &bytes[end + 1..]))
+    Some((read_head(&bytes[..end])?, &bytes[end + 1..]))
+}
+
+fn read_head(line: &[u8]) -> Option<Head> {
+    let head: Head = serde_json::from_slice(line).ok()?;
+    (head.version == VERSION).then_some(head)
 }
