@@ -35,7 +35,7 @@ pub enum WithMemory {
     /// those alone whom one trusts.
     #[default]
     IfItFits,
-    /// Nothing: what is pulled boots from its disk once.
+    /// Nothing: what is pulled boots from its disk once, and is none of those that are known here, whatever it says.
     Never,
 }
 

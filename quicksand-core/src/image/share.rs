@@ -69,7 +69,7 @@ pub async fn push(
 /// elsewhere are up to date here as well.
 ///
 /// Digests are verified before anything is used. Who may push to that repository decides what QEMU reads and what boots: pull warm
-/// states from those whom you trust.
+/// states from those whom you trust. With [`WithMemory::Never`] nobody is: what comes is another image, named by what it holds.
 ///
 /// `reporter` hears of the stages `pull` and `digest`, in bytes.
 ///
@@ -124,8 +124,13 @@ pub async fn pull(
     let (warm, place) = (states.len(), PathBuf::from(&artifact.reference));
     let entries: Vec<Entry> = artifact.contents.files.iter().map(|file| file.entry.clone()).collect();
     let own = name.clone();
+    // A stranger's is not to pass for one that is known here.
+    let who = match memory {
+        WithMemory::Never => As::Stranger,
+        WithMemory::IfItFits => As::Itself { memory: true },
+    };
     blocking(move || {
-        check_image(&place, new.path(), &entries, As::Itself { memory: true })?;
+        check_image(&place, new.path(), &entries, who)?;
         let image = Image::at(new.path(), &own)?;
         let image = image.ok_or_else(|| refuse(&place, Image::FILE, "it is of another quicksand".to_owned()))?;
         let header = qcow2::check(&image.disk()).map_err(ImageError::from)?;

@@ -47,10 +47,11 @@ impl Saves {
     /// it was pushed. It is then the same save: where its setup and all that it is made from are the same, too, the harness takes it for
     /// its own.
     ///
-    /// Memory that fits this host comes along, unless `memory` leaves it out, and the save starts warm at once. Where it does not
-    /// fit, [`Pulled::left_out`] says why, and the first start boots from the disk. Digests are verified before anything is used, and
-    /// what is here already is not fetched. Who may push to that repository decides what QEMU reads and what boots: pull memory from
-    /// those whom you trust.
+    /// Memory that fits this host comes along, and the save starts warm at once. Where it does not fit, [`Pulled::left_out`] says why,
+    /// and the first start boots from the disk. Digests are verified before anything is used, and what is here already is not fetched.
+    ///
+    /// Who may push to that repository decides what QEMU reads and what boots: pull memory from those whom you trust. With
+    /// [`WithMemory::Never`] nobody is: what comes is a save of its own, as one that was [imported](Saves::import).
     ///
     /// `reporter` hears of the stages `pull` and `digest`, in bytes.
     ///
@@ -93,6 +94,11 @@ impl Saves {
                 _ => Err(Error::SaveExists { name, directory }),
             };
         }
+        // A stranger's is not to pass for one that is known here.
+        let who = match memory {
+            WithMemory::Never => As::Stranger,
+            WithMemory::IfItFits => As::Itself { memory: with_memory },
+        };
         let files = || artifact.contents.files.iter().filter(|file| with_memory || !is_memory(&file.entry.path));
         check_space(&directory, Artifact::data_size(files()))?;
         let unfinished = Unfinished::beside(&directory)?;
@@ -108,7 +114,7 @@ impl Saves {
         let entries: Vec<Entry> = files().map(|file| file.entry.clone()).collect();
         blocking(move || {
             let _lock = lock;
-            check_content(&place, unfinished.path(), &entries, As::Itself { memory: with_memory })?;
+            check_content(&place, unfinished.path(), &entries, who)?;
             Ok::<_, Error>(unfinished.finish()?)
         })
         .await?;
