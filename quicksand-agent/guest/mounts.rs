@@ -33,6 +33,9 @@ const PORT_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a mount that is busy is tried again, and after how long.
 const UNMOUNT_TRIES: u32 = 5;
 const UNMOUNT_STEP: Duration = Duration::from_millis(20);
+/// How far the kernel reads ahead of a program, in KiB: the largest request that the host serves. With its own default of 128 a large
+/// file comes a sixth slower.
+const READ_AHEAD: u32 = 1024;
 /// What is said of who keeps a mount busy: so many, since it must fit into a line.
 const MOST_HOLDERS: usize = 5;
 
@@ -69,6 +72,7 @@ pub(crate) fn mount(wanted: Mount) -> Result<Done, Failure> {
     let ready = start_pump(fuse, port, &path).and_then(|()| fs::metadata(&path));
     match ready {
         Ok(root) => {
+            read_far_ahead(root.dev());
             let Mount { port, cached, .. } = wanted;
             mounted().push(Mounted { port, path, device: root.dev(), cached });
             Ok(Done::Nothing)
@@ -78,6 +82,12 @@ pub(crate) fn mount(wanted: Mount) -> Result<Done, Failure> {
             Err(at("mount at", error))
         }
     }
+}
+
+/// Has the kernel ask the host for more at once than it does by default. A guest without sysfs goes without.
+fn read_far_ahead(device: u64) {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let _ = fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), READ_AHEAD.to_string());
 }
 
 /// Takes a mount off, unless it is in use.
