@@ -17,6 +17,8 @@
 //!
 //! - [`sandbox_test`] makes an async function a test with a machine of its own; [`sandbox_setup`] prepares
 //!   machines once, for many of them.
+//! - `main!`, with the feature `runner`, is the main function of a test target with `harness = false`: a runner with retries,
+//!   a line for each machine and JUnit.
 //! - [`Sandbox`] is the machine, in tests and without them.
 //! - [`Command`] runs programs in it, in the manner of [`std::process::Command`].
 //! - [`facts`] are what is so in it, with assertions.

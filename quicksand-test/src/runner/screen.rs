@@ -151,8 +151,14 @@ impl Line {
             return;
         }
         *stage = Stage::Before { stage: progress.stage, percent };
-        if is_new && self.state.bar.is_none() && is_long(progress.stage) {
-            print_past_capture(&format!("quicksand: {}: {}\n", self.state.test, words(progress.stage)));
+        drop(stage);
+        match &self.state.bar {
+            // Some stages are over before the next tick.
+            Some(_) if is_new => self.state.show(),
+            None if is_new && is_long(progress.stage) => {
+                print_past_capture(&format!("quicksand: {}: {}\n", self.state.test, words(progress.stage)));
+            }
+            _ => {}
         }
     }
 
