@@ -40,7 +40,7 @@ async fn what_differs_fails(sb: Sandbox) {
     settings.set_snapshot_path(directory.path());
     settings.set_prepend_module_to_snapshot(false);
     let output = sb.execute("echo another").await.unwrap();
-    settings.bind(|| assert_sandbox_snapshot!("other", output));
+    settings.bind(|| assert_sandbox_snapshot!("other", &output));
 }
 
 /// A test of several images has a snapshot of each.

@@ -36,6 +36,12 @@ impl Tidy for Changes {
     }
 }
 
+impl<T: Tidy> Tidy for &T {
+    fn settings(&self) -> Settings {
+        (**self).settings()
+    }
+}
+
 fn of_image(mut settings: Settings, image: &str) -> Settings {
     settings.set_snapshot_suffix(image.replace(['/', ':'], "-"));
     settings.set_omit_expression(true);
