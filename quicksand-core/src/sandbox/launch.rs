@@ -111,7 +111,9 @@ impl SandboxBuilder {
             // The key is a claim of the save's, and what it was made of is what would be run: both must fit.
             let fits = state.manifest.machine == *machine && state.manifest.machine_key == machine.key(host.version);
             if !state.manifest.has_memory {
-                reasons.push("the save has no memory, like every one that was imported".to_owned());
+                reasons.push(
+                    "the save has no memory: it was imported, or pulled where its memory does not fit".to_owned(),
+                );
             } else if fits {
                 if let Some(vm) = self.wake_ready(&mut ready, state).await {
                     return Ok((vm, StartKind::Warm, reasons, true));

@@ -195,7 +195,8 @@ impl Save {
         Size::from_bytes(self.state.disk_size())
     }
 
-    /// Whether it holds the memory of a machine. One that was imported does not: it starts from its disk, or the warm state of that.
+    /// Whether it holds the memory of a machine. One that was imported, or pulled where its memory does not fit, does not: it starts from
+    /// its disk, or the warm state of that.
     pub fn has_memory(&self) -> bool {
         self.state.memory_fault().is_none()
     }
