@@ -110,6 +110,14 @@ pub enum DownloadError {
         /// What is wrong with it.
         why: String,
     },
+    /// A variable that is to name a proxy does not.
+    #[error("connect as {name} says: {why}; write http://HOST:PORT")]
+    Proxy {
+        /// The variable, in lower case.
+        name: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The caller gave it up.
     #[error("download {url}: it was given up")]
     GivenUp {

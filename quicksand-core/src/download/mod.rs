@@ -6,11 +6,12 @@
 //!           KEY.json    what the server said of that, so that the rest can be asked for
 //! ```
 //!
-//! Connections go through the proxies that `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy` name. Certificates are those
+//! Connections go through the proxies that `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy` name, see `proxy`. Certificates are those
 //! in `SSL_CERT_FILE`, else the system's, else those that Mozilla trusts.
 
 mod digest;
 mod error;
+mod proxy;
 mod transfer;
 
 use std::{
@@ -35,6 +36,7 @@ use crate::{
     cache::{Cache, download_lock_name, touch},
     progress::Reporter,
 };
+use proxy::Proxies;
 use transfer::Transfer;
 
 /// The name of the stage that a download reports, in bytes.
@@ -56,6 +58,7 @@ const SYSTEM_CERTIFICATES: [&str; 4] = [
 #[derive(Debug, Clone)]
 pub struct Client {
     agent: Agent,
+    proxies: Proxies,
     offline: bool,
     stall: Duration,
 }
@@ -117,12 +120,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`DownloadError::Certificates`].
+    /// [`DownloadError::Certificates`], [`DownloadError::Proxy`].
     pub fn new(settings: &Settings) -> Result<Client, DownloadError> {
         let tls = TlsConfig::builder().root_certs(root_certificates(settings)?).build();
         let agent = Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)
+            // Each request has its own.
+            .proxy(None)
             .user_agent(concat!("quicksand/", env!("CARGO_PKG_VERSION")))
             // What is fetched is to arrive as it is.
             .accept_encoding("identity")
@@ -134,7 +139,7 @@ impl Client {
             .timeout_recv_response(Some(settings.stall * 2))
             .build()
             .into();
-        Ok(Client { agent, offline: settings.offline, stall: settings.stall })
+        Ok(Client { agent, proxies: Proxies::from_environment()?, offline: settings.offline, stall: settings.stall })
     }
 
     /// The file in the cache, downloaded where it is not there. Of processes that want it at once, one downloads it.
@@ -163,6 +168,7 @@ impl Client {
         let given_up = GivenUp::default();
         let transfer = Transfer {
             agent: self.agent.clone(),
+            proxy: self.proxies.of(&wanted.url),
             wanted,
             path,
             given_up: Arc::clone(&given_up.0),
@@ -181,8 +187,15 @@ impl Client {
         if self.offline {
             return Err(DownloadError::Offline { url: url.to_owned() });
         }
-        let (agent, url, headers, stall) = (self.agent.clone(), url.to_owned(), headers.to_vec(), self.stall);
-        on_a_thread(move || transfer::get(&agent, &url, &headers, limit, stall)).await
+        let ask = transfer::Ask {
+            agent: self.agent.clone(),
+            proxy: self.proxies.of(url),
+            url: url.to_owned(),
+            headers: headers.to_vec(),
+            limit,
+            stall: self.stall,
+        };
+        on_a_thread(move || transfer::get(&ask)).await
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
-use ureq::{Agent, Body, http::Response};
+use ureq::{Agent, Body, Proxy, http::Response};
 
 use super::{Answer, DownloadError, STAGE, Wanted};
 use crate::progress::Reporter;
@@ -33,6 +33,7 @@ const SLOW_WINDOW: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Transfer {
     pub(super) agent: Agent,
+    pub(super) proxy: Option<Proxy>,
     pub(super) wanted: Wanted,
     /// What the file is to be.
     pub(super) path: PathBuf,
@@ -150,7 +151,8 @@ impl Transfer {
         } else {
             offset = 0;
         }
-        let request = request.config().https_only(self.wanted.url.starts_with("https:")).build();
+        let https_only = self.wanted.url.starts_with("https:");
+        let request = request.config().proxy(self.proxy.clone()).https_only(https_only).build();
         let response = request.call().map_err(|error| self.broken(error))?;
         let status = response.status().as_u16();
         let total = match status {
@@ -295,26 +297,33 @@ impl Transfer {
     }
 }
 
+/// A question to a server.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) agent: Agent,
+    pub(super) proxy: Option<Proxy>,
+    pub(super) url: String,
+    pub(super) headers: Vec<(String, String)>,
+    /// The most bytes that the answer may have.
+    pub(super) limit: u64,
+    pub(super) stall: Duration,
+}
+
 /// What a URL answers.
-pub(super) fn get(
-    agent: &Agent,
-    url: &str,
-    headers: &[(String, String)],
-    limit: u64,
-    stall: Duration,
-) -> Result<Answer, DownloadError> {
+pub(super) fn get(ask: &Ask) -> Result<Answer, DownloadError> {
+    let url = || ask.url.clone();
     let mut tries = 0;
     loop {
         tries += 1;
-        match get_once(agent, url, headers, limit, stall) {
+        match get_once(ask) {
             Ok(answer) if answer.status < 500 || tries >= TRIES => return Ok(answer),
             Ok(_) => {}
             Err(Broken::Final(error)) => return Err(error),
             Err(Broken::Stalled(waited)) if tries >= 2 => {
-                return Err(DownloadError::Stalled { url: url.to_owned(), received: 0, waited });
+                return Err(DownloadError::Stalled { url: url(), received: 0, waited });
             }
             Err(Broken::Again { what }) if tries >= TRIES => {
-                return Err(DownloadError::Connection { url: url.to_owned(), what, tries });
+                return Err(DownloadError::Connection { url: url(), what, tries });
             }
             Err(_) => {}
         }
@@ -322,18 +331,13 @@ pub(super) fn get(
     }
 }
 
-fn get_once(
-    agent: &Agent,
-    url: &str,
-    headers: &[(String, String)],
-    limit: u64,
-    stall: Duration,
-) -> Result<Answer, Broken> {
+fn get_once(Ask { agent, proxy, url, headers, limit, stall }: &Ask) -> Result<Answer, Broken> {
+    let (limit, stall) = (*limit, *stall);
     let mut request = agent.get(url);
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let request = request.config().https_only(url.starts_with("https:")).build();
+    let request = request.config().proxy(proxy.clone()).https_only(url.starts_with("https:")).build();
     let response = request.call().map_err(|error| broken(url, error, stall))?;
     let status = response.status().as_u16();
     let text = |value: &ureq::http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -342,7 +346,7 @@ fn get_once(
     let mut reader = response.into_body().into_with_config().limit(u64::MAX).reader().take(limit + 1);
     reader.read_to_end(&mut body).map_err(|error| broken(url, ureq::Error::from(error), stall))?;
     if body.len() as u64 > limit {
-        return Err(DownloadError::TooLarge { url: url.to_owned(), limit }.into());
+        return Err(DownloadError::TooLarge { url: url.clone(), limit }.into());
     }
     Ok(Answer { status, headers, body })
 }

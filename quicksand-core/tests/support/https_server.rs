@@ -21,6 +21,9 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
+/// What its certificate is for: where it is, and what it is taken for behind a proxy.
+const NAMES: [&str; 4] = ["localhost", "127.0.0.1", "dl-cdn.alpinelinux.org", "registry.test"];
+
 /// What is served at a path.
 #[derive(Debug, Clone)]
 pub(crate) struct Served {
@@ -92,7 +95,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Server {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let made = rcgen::generate_simple_self_signed(NAMES.map(str::to_owned)).unwrap();
         let mut certificate = tempfile::NamedTempFile::new().unwrap();
         certificate.write_all(made.cert.pem().as_bytes()).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
@@ -121,6 +124,10 @@ impl Server {
             }
         });
         server
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
