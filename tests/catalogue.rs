@@ -3,6 +3,8 @@
 
 #[path = "foreign_guests/disks.rs"]
 mod disks;
+#[path = "../quicksand-core/tests/support/gpg.rs"]
+mod gpg;
 #[path = "../quicksand-core/tests/support/https_server.rs"]
 mod https_server;
 
@@ -12,6 +14,7 @@ use std::{
     process::Command,
 };
 
+use gpg::Publisher;
 use https_server::{Served, Server};
 use quicksand::{Sandbox, StartKind, images};
 use sha2::{Digest, Sha256};
@@ -49,13 +52,15 @@ fn link_tree(from: &Path, to: &Path) {
 }
 
 /// Puts a disk where the publisher has the release of a day.
-fn publish(server: &Server, days: &[&str], disk: &Path) -> String {
+fn publish(server: &Server, publisher: &Publisher, days: &[&str], disk: &Path) -> String {
     let day = days.last().unwrap();
     let listing: String = days.iter().map(|day| format!("<a href=\"release-{day}/\">release-{day}/</a>\n")).collect();
     server.serve(&format!("{PUBLISHER}/"), Served::bytes(format!("<html>{listing}<a href=\"release/\">x</a></html>")));
     let digest: String = Sha256::digest(fs::read(disk).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
     let directory = format!("{PUBLISHER}/release-{day}");
-    server.serve(&format!("{directory}/SHA256SUMS"), Served::bytes(format!("{digest} *{FILE}\n")));
+    let list = format!("{digest} *{FILE}\n");
+    server.serve(&format!("{directory}/SHA256SUMS.gpg"), Served::bytes(publisher.sign(&list, "--detach-sign")));
+    server.serve(&format!("{directory}/SHA256SUMS"), Served::bytes(list));
     server.serve(&format!("{directory}/{FILE}"), Served::file(disk));
     digest
 }
@@ -103,13 +108,18 @@ async fn child_updates() {
     assert_eq!(updates[0].name, "ubuntu:24.04");
     assert!(updates[0].before.as_ref().unwrap().source.contains("release-20250101/"));
     assert!(updates[0].after.source.contains("release-20250202/"));
+    let trust = updates[0].after.trust.clone().unwrap();
+    assert!(trust.starts_with("signature of "), "{trust}");
     let names: Vec<_> = images::list(&cache).unwrap().iter().map(|info| info.image.name().to_owned()).collect();
     assert_eq!(names.iter().filter(|name| name.starts_with("ubuntu:24.04-")).count(), 2, "{names:?}");
     let sandbox = Sandbox::builder("ubuntu").start().await.unwrap_or_else(|error| panic!("failed to {error}"));
     assert_eq!(sandbox.execute("uname -n").await.unwrap().stdout, "tiny\n");
     sandbox.stop().await.unwrap();
     for name in names.iter().filter(|name| name.starts_with("ubuntu:24.04-")) {
-        assert!(images::show(&cache, name).unwrap().unwrap().bytes > 1 << 20);
+        let info = images::show(&cache, name).unwrap().unwrap();
+        assert!(info.bytes > 1 << 20);
+        assert_eq!(info.image.origin().unwrap().trust.as_ref(), Some(&trust));
+        drop(info);
         images::remove(&cache, name).await.unwrap();
         assert!(images::show(&cache, name).unwrap().is_none());
     }
@@ -158,10 +168,13 @@ async fn a_name_is_found_fetched_locked_and_moved_on() {
     let cache = images::Cache::from_environment().unwrap();
     images::ensure(&cache, "debian", &quicksand::Reporter::silent()).await.unwrap();
     let disk = trixie().await;
-    let server = Server::start();
-    let digest = publish(&server, &["20241231", "20250101"], &disk);
+    let (server, publisher) = (Server::start(), Publisher::new("Publisher"));
+    let digest = publish(&server, &publisher, &["20241231", "20250101"], &disk);
     let project = tempfile::tempdir().unwrap();
     fs::write(project.path().join("Cargo.toml"), "[package]\nname = \"x\"\n").unwrap();
+    fs::copy(publisher.armored_keyring(), project.path().join("ubuntu.asc")).unwrap();
+    fs::write(project.path().join("quicksand.toml"), "[images.keyrings]\nubuntu = \"ubuntu.asc\"\n").unwrap();
+    let signed = format!("trust = \"signature of {}\"", publisher.fingerprint());
     let mirror = server.url("");
     let trusted = server.certificate.path().to_str().unwrap().to_owned();
     let online = [("QUICKSAND_MIRROR", mirror.as_str()), ("SSL_CERT_FILE", trusted.as_str())];
@@ -170,6 +183,7 @@ async fn a_name_is_found_fetched_locked_and_moved_on() {
     let lock = fs::read_to_string(project.path().join("quicksand.lock")).unwrap();
     let url = format!("https:/{PUBLISHER}/release-20250101/{FILE}");
     assert!(lock.contains(&format!("source = \"{url}\"")) && lock.contains(&format!("digest = \"sha256:{digest}\"")));
+    assert!(lock.contains(&signed), "{lock}");
     // Nothing is asked of anybody any more.
     let asked = server.requests(&format!("{PUBLISHER}/")).len();
     in_project("child_starts_ubuntu_warm", project.path(), &[("QUICKSAND_OFFLINE", "1")]);
@@ -179,7 +193,7 @@ async fn a_name_is_found_fetched_locked_and_moved_on() {
         disks::busybox(tree.path());
         disks::ext4(tree.path(), path, "32M");
     });
-    publish(&server, &["20250101", "20250202"], &tiny);
+    publish(&server, &publisher, &["20250101", "20250202"], &tiny);
     in_project("child_starts_ubuntu_warm", project.path(), &online);
     assert_eq!(server.requests(&format!("{PUBLISHER}/")).len(), asked);
     let before = fs::read_to_string(project.path().join("quicksand.lock")).unwrap();

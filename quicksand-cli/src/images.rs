@@ -99,6 +99,7 @@ fn details(info: &ImageInfo) -> String {
     let lines = [
         ("name", image.name().to_owned()),
         ("from", source(info)),
+        ("believed for", image.origin().and_then(|origin| origin.trust.clone()).unwrap_or_else(|| "-".to_owned())),
         ("made", timestamp(info.made)),
         ("on the disk", size(Size::from_bytes(info.bytes))),
         ("disk of the guest", size(Size::from_bytes(image.disk_size()))),
@@ -120,6 +121,7 @@ fn value(info: &ImageInfo) -> Value {
         "digest": format!("sha256:{}", image.digest()),
         "source": image.origin().map(|origin| &origin.source),
         "source_digest": image.origin().and_then(|origin| origin.digest.as_ref()),
+        "source_trust": image.origin().and_then(|origin| origin.trust.as_ref()),
         "made": timestamp(info.made),
         "bytes": info.bytes,
         "shared": info.shared,

@@ -7,6 +7,9 @@
 //! [images]
 //! mirror = "https://mirror.example.org/images"   # asked before the publishers, see `image`
 //!
+//! [images.keyrings]                               # whose signatures are demanded, see `image::catalogue`
+//! ubuntu = "keys/ubuntu.gpg"
+//!
 //! [images.mytools]                                # built here, see `image::recipe`
 //! from = "debian"
 //! run = ["apt-get update"]
@@ -97,6 +100,8 @@ pub(crate) struct Config {
 pub(crate) struct ImagesConfig {
     /// Where publishers' files are looked for first.
     pub(crate) mirror: Option<String>,
+    /// Files of publishers' keys, by the name of the distribution, relative to the file that says so.
+    pub(crate) keyrings: BTreeMap<String, PathBuf>,
     /// Images that are built here, by name.
     pub(crate) recipes: BTreeMap<String, Recipe>,
 }
@@ -109,7 +114,7 @@ impl<'de> Deserialize<'de> for ImagesConfig {
             type Value = ImagesConfig;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`mirror`, and recipes of images by their names")
+                f.write_str("`mirror`, `keyrings`, and recipes of images by their names")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ImagesConfig, A::Error> {
@@ -117,6 +122,8 @@ impl<'de> Deserialize<'de> for ImagesConfig {
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "mirror" {
                         images.mirror = Some(map.next_value()?);
+                    } else if name == "keyrings" {
+                        images.keyrings = map.next_value()?;
                     } else {
                         images.recipes.insert(name, map.next_value()?);
                     }
@@ -137,6 +144,9 @@ pub struct Locked {
     /// What is there, as an algorithm and hexadecimal digits. A build on this host has none: it is made of the packages of its day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Why the digest is believed: `signature of` a key's fingerprint, or `TLS`, where it came from its publisher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<String>,
     /// The day on which that was found out.
     pub date: String,
 }
@@ -151,7 +161,11 @@ struct Lock {
 impl Locked {
     /// What was found out today.
     pub(crate) fn today(source: impl Into<String>, digest: Option<String>) -> Locked {
-        Locked { source: source.into(), digest, date: today() }
+        Locked { source: source.into(), digest, trust: None, date: today() }
+    }
+
+    pub(crate) fn trusted(self, trust: Option<String>) -> Locked {
+        Locked { trust, ..self }
     }
 }
 
@@ -303,7 +317,8 @@ mod tests {
         let project = Project { root: temp.path().to_owned() };
         assert_eq!(project.locked("debian").unwrap(), None);
         let fedora = Locked::today("https://example.org/f.qcow2", Some("sha256:00".into()));
-        let debian = Locked { source: "packages of bookworm".into(), digest: None, date: "2025-01-01".into() };
+        let debian =
+            Locked { source: "packages of bookworm".into(), digest: None, trust: None, date: "2025-01-01".into() };
         let (one, two) = tokio::join!(
             project.set_locked(&cache, "fedora:42", fedora.clone()),
             project.set_locked(&cache, "debian", debian.clone())

@@ -89,6 +89,14 @@ pub enum ImageError {
         /// The image's file.
         file: String,
     },
+    /// A publisher's list of digests is not what the publisher signed, as far as its keys tell.
+    #[error("trust the list of digests {url}: {why}")]
+    Signature {
+        /// The list.
+        url: String,
+        /// What is wrong with its signature.
+        why: String,
+    },
     /// A file could not be fetched.
     #[cfg(feature = "download")]
     #[error(transparent)]

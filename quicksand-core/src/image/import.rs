@@ -132,7 +132,7 @@ pub(crate) async fn ensure(
 /// The origin of what is taken now.
 pub(crate) fn origin(source: impl Into<String>, digest: Option<String>) -> Origin {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Origin { source: source.into(), digest, time }
+    Origin { source: source.into(), digest, trust: None, time }
 }
 
 /// Puts the disk into the image's directory, as a qcow2.

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Image, ImageError, Parts, catalogue, catalogue::Entry, debian, making, making_anew, oci};
+use super::{Image, ImageError, Origin, Parts, catalogue, catalogue::Entry, debian, making, making_anew, oci};
 use crate::{
     cache::Cache,
     environment::Environment,
@@ -135,11 +135,12 @@ async fn from_publisher(
     let nonsense = || ImageError::LockedNonsense { what: locked.digest.clone().unwrap_or_default() };
     let digest: FileDigest = locked.digest.as_deref().unwrap_or_default().parse().map_err(|_| nonsense())?;
     let found = Found { url: locked.source.clone(), digest };
+    let trust = locked.trust.clone();
     if let Some(image) = Image::find(cache, &cache_name(entry, &found.digest))? {
         return Ok(image);
     }
     let publishers = Publishers::new(&Environment::read()?, project)?;
-    fetch(cache, entry, &publishers, &found, reporter).await
+    fetch(cache, entry, &publishers, (&found, trust), reporter).await
 }
 
 #[cfg(not(feature = "download"))]
@@ -165,7 +166,7 @@ fn cached(cache: &Cache, entry: &Entry) -> Result<Option<(Image, Locked)>, Image
     let last = images.filter(|image| image.origin().is_some()).max_by_key(|image| image.origin().map(|it| it.time));
     Ok(last.and_then(|image| {
         let origin = image.origin()?.clone();
-        Some((image, Locked::today(origin.source, Some(origin.digest?))))
+        Some((image, Locked::today(origin.source, Some(origin.digest?)).trusted(origin.trust)))
     }))
 }
 
@@ -212,10 +213,11 @@ async fn from_publisher_now(
 ) -> Result<(Image, Locked), ImageError> {
     let publishers = Publishers::new(environment, project)?;
     reporter.report("ask publisher", 0, 1);
-    let found = publishers.find(&entry.cloud).await?;
+    let (found, trust) = publishers.find(&entry.cloud).await?;
+    let trust = Some(trust.to_string());
     reporter.report("ask publisher", 1, 1);
-    let image = fetch(cache, entry, &publishers, &found, reporter).await?;
-    Ok((image, Locked::today(found.url, Some(found.digest.to_string()))))
+    let image = fetch(cache, entry, &publishers, (&found, trust.clone()), reporter).await?;
+    Ok((image, Locked::today(found.url, Some(found.digest.to_string())).trusted(trust)))
 }
 
 #[cfg(not(feature = "download"))]
@@ -235,7 +237,7 @@ async fn fetch(
     cache: &Cache,
     entry: &Entry,
     publishers: &Publishers,
-    found: &Found,
+    (found, trust): (&Found, Option<String>),
     reporter: &Reporter,
 ) -> Result<Image, ImageError> {
     let name = cache_name(entry, &found.digest);
@@ -244,7 +246,7 @@ async fn fetch(
     }
     let path = publishers.fetch(cache, found, reporter).await?;
     let file = DiskFile { disk: path.clone(), kernel: None, initrd: None };
-    let origin = import::origin(found.url.clone(), Some(found.digest.to_string()));
+    let origin = Origin { trust, ..import::origin(found.url.clone(), Some(found.digest.to_string())) };
     let image = import::ensure(cache, &name, &file, origin, reporter).await?;
     let _ = std::fs::remove_file(path);
     Ok(image)

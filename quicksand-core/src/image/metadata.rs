@@ -72,6 +72,9 @@ pub struct Origin {
     /// What was there at that time, as an algorithm and hexadecimal digits: `sha256:…`. None of a build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// Why that digest is believed, of what came from a publisher: `signature of` a key's fingerprint, or `TLS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<String>,
     /// When it was taken, as seconds since 1970.
     pub time: u64,
 }

@@ -1,16 +1,17 @@
 //! Publishers' cloud images: which there is now, and its way into the cache.
 
-use std::{future::Future, pin::Pin};
+use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin};
 
 use super::{
     Cloud,
     checksums::{by_version, digits_of, fits, listed},
+    signature::{self, Keys, Signature, Trust, Verdict},
 };
 use crate::{
     cache::Cache,
     download::{Client, DownloadError, FileDigest, Settings, Wanted},
     environment::Environment,
-    image::ImageError,
+    image::{ImageError, off_the_runtime},
     progress::Reporter,
     project::Project,
 };
@@ -30,23 +31,27 @@ pub(crate) struct Found {
     pub(crate) digest: FileDigest,
 }
 
+/// What was found, and why its digest is believed.
+pub(crate) type Believed = (Found, Trust);
+
 /// What asks publishers and their mirror.
 #[derive(Debug)]
 pub(crate) struct Publishers {
     client: Client,
     mirror: Option<String>,
+    /// The user's keys of publishers, by family.
+    keyrings: BTreeMap<String, Keys>,
 }
 
 impl Publishers {
     /// As the environment and the project say.
     pub(crate) fn new(environment: &Environment, project: Option<&Project>) -> Result<Publishers, ImageError> {
         let settings = Settings { offline: environment.offline, ..Settings::default() };
-        let configured = || project.map(Project::config).transpose().map(|config| config?.images.mirror);
-        let mirror = match &environment.mirror {
-            Some(mirror) => Some(mirror.clone()),
-            None => configured()?,
-        };
-        Ok(Publishers { client: Client::new(&settings)?, mirror })
+        let config = project.map(Project::config).transpose()?.map(|config| config.images).unwrap_or_default();
+        let at = |path: PathBuf| project.map_or(path.clone(), |project| project.root().join(path));
+        let keyrings = config.keyrings.into_iter().map(|(family, path)| (family, Keys::named(at(path)))).collect();
+        let mirror = environment.mirror.clone().or(config.mirror);
+        Ok(Publishers { client: Client::new(&settings)?, mirror, keyrings })
     }
 
     /// Where to ask for a publisher's URL. On a mirror it is below the publisher's name.
@@ -58,10 +63,14 @@ impl Publishers {
 
     /// A text at a URL.
     async fn text(&self, url: &str) -> Result<String, DownloadError> {
+        Ok(String::from_utf8_lossy(&self.bytes(url).await?).into_owned())
+    }
+
+    async fn bytes(&self, url: &str) -> Result<Vec<u8>, DownloadError> {
         let mut failure = None;
         for address in self.addresses(url) {
             let error = match self.client.get(&address, &[], LARGEST_LIST).await {
-                Ok(answer) if answer.status == 200 => return Ok(String::from_utf8_lossy(&answer.body).into_owned()),
+                Ok(answer) if answer.status == 200 => return Ok(answer.body),
                 Ok(answer) => DownloadError::Status { url: address, status: answer.status },
                 Err(error) => error,
             };
@@ -71,8 +80,8 @@ impl Publishers {
         Err(failure.unwrap_or_else(|| DownloadError::Offline { url: url.to_owned() }))
     }
 
-    /// Which image a publisher has now.
-    pub(crate) async fn find(&self, cloud: &Cloud<String>) -> Result<Found, ImageError> {
+    /// Which image a publisher has now, and why its digest is believed.
+    pub(crate) async fn find(&self, cloud: &Cloud<String>) -> Result<Believed, ImageError> {
         let (scheme, rest) = cloud.directory.split_once("://").unwrap_or(("https", &cloud.directory));
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -86,7 +95,7 @@ impl Publishers {
         at: String,
         parts: &'a [&'a str],
         cloud: &'a Cloud<String>,
-    ) -> Pin<Box<dyn Future<Output = Result<Found, ImageError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Believed, ImageError>> + Send + 'a>> {
         Box::pin(async move {
             let Some((part, rest)) = parts.split_first() else { return self.in_directory(&at, cloud).await };
             if !part.contains('*') {
@@ -104,16 +113,62 @@ impl Publishers {
         })
     }
 
-    async fn in_directory(&self, directory: &str, cloud: &Cloud<String>) -> Result<Found, ImageError> {
+    async fn in_directory(&self, directory: &str, cloud: &Cloud<String>) -> Result<Believed, ImageError> {
         let file = self.one(directory, &cloud.file).await?;
         let list = self.one(directory, &cloud.checksums.replace("{file}", &file)).await?;
         let list = format!("{directory}{list}");
-        let text = self.text(&list).await?;
+        let (text, trust) = self.trusted(&list, cloud).await?;
         let digits =
             digits_of(&text, &file).ok_or_else(|| ImageError::NoDigest { url: list.clone(), file: file.clone() })?;
         let digest =
             FileDigest::of_digits(digits).map_err(|_| ImageError::NoDigest { url: list, file: file.clone() })?;
-        Ok(Found { url: format!("{directory}{file}"), digest })
+        Ok((Found { url: format!("{directory}{file}"), digest }, trust))
+    }
+
+    /// A list of digests, and why it is believed.
+    async fn trusted(&self, url: &str, cloud: &Cloud<String>) -> Result<(String, Trust), ImageError> {
+        let text = self.text(url).await?;
+        let keys = self.keyrings.get(cloud.family).cloned().or_else(|| Keys::of_this_host(cloud.family));
+        let Some(keys) = keys else { return Ok((text, Trust::Tls)) };
+        let doubt = |why: String| match keys.demanded {
+            true => Err(ImageError::Signature { url: url.to_owned(), why }),
+            false => {
+                tracing::warn!(target: "quicksand::image", url, why, "a publisher's list is believed by its connection alone");
+                Ok(Trust::Tls)
+            }
+        };
+        let signature = match cloud.signature {
+            Signature::None => {
+                let why = format!("the publisher signs no list of its images; remove {} from keyrings", cloud.family);
+                return Ok((text, doubt(why)?));
+            }
+            Signature::Inside => None,
+            Signature::Beside(ends) => {
+                let mut found = None;
+                for end in ends {
+                    if found.is_none() {
+                        found = self.bytes(&format!("{url}{end}")).await.ok();
+                    }
+                }
+                if found.is_none() {
+                    let names: Vec<_> = ends.iter().map(|end| format!("{url}{end}")).collect();
+                    return Ok((text, doubt(format!("there is no {}", names.join(" and no ")))?));
+                }
+                found
+            }
+        };
+        let (own, list) = (keys.clone(), text.clone());
+        match off_the_runtime(move || signature::check(&own, &list, signature.as_deref())).await {
+            Ok(Verdict::Good(fingerprint, signed)) => Ok((signed.unwrap_or(text), Trust::Signed(fingerprint))),
+            Ok(Verdict::OtherKey(key)) => {
+                let why = format!("it is signed by the key {key}, which is not in the file that quicksand.toml names");
+                Ok((text, doubt(why)?))
+            }
+            // Whoever named the keys: this is not what the publisher wrote.
+            Ok(Verdict::Bad(said)) => Err(ImageError::Signature { url: url.to_owned(), why: said }),
+            Err(error @ ImageError::MissingTool { .. }) if !keys.demanded => Ok((text, doubt(error.to_string())?)),
+            Err(error) => Err(error),
+        }
     }
 
     async fn one(&self, directory: &str, pattern: &str) -> Result<String, ImageError> {
@@ -150,5 +205,14 @@ impl Publishers {
             }
         }
         Err(failure.unwrap_or_else(|| DownloadError::Offline { url: found.url.clone() }).into())
+    }
+}
+
+#[cfg(test)]
+impl Publishers {
+    /// What asks without a mirror, with these keys of Ubuntu's.
+    pub(super) fn of_test(client: Client, keys: Option<Keys>) -> Publishers {
+        let keyrings = keys.map(|keys| ("ubuntu".to_owned(), keys)).into_iter().collect();
+        Publishers { client, mirror: None, keyrings }
     }
 }

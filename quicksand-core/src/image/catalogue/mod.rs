@@ -7,6 +7,21 @@
 pub(crate) mod checksums;
 #[cfg(feature = "download")]
 pub(crate) mod fetch;
+#[cfg(feature = "download")]
+pub(crate) mod signature;
+
+#[cfg(not(feature = "download"))]
+mod signature {
+    /// How a publisher signs its list, of which nothing is fetched here.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Signature {
+        None,
+        Inside,
+        Beside(&'static [&'static str]),
+    }
+}
+
+use signature::Signature;
 
 /// A distribution.
 #[derive(Debug)]
@@ -26,11 +41,14 @@ struct Family {
 /// Where a publisher has an image. `{version}` and `{suite}` are put in; `*` is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cloud<T> {
+    /// The distribution, whose keys sign the list.
+    pub(crate) family: &'static str,
     /// Ends with a slash.
     pub(crate) directory: T,
     pub(crate) file: T,
     /// The list of digests in the same directory. `{file}` is the image's own name.
     pub(crate) checksums: T,
+    pub(crate) signature: Signature,
 }
 
 const FAMILIES: [Family; 6] = [
@@ -41,9 +59,12 @@ const FAMILIES: [Family; 6] = [
         suites: &[],
         packages: false,
         cloud: Cloud {
+            family: "alpine",
             directory: "https://dl-cdn.alpinelinux.org/alpine/v{version}/releases/cloud/",
             file: "nocloud_alpine-*-x86_64-bios-cloudinit-r*.qcow2",
             checksums: "{file}.sha512",
+            // It signs its images, and not the list.
+            signature: Signature::None,
         },
     },
     Family {
@@ -53,9 +74,11 @@ const FAMILIES: [Family; 6] = [
         suites: &[("11", "bullseye"), ("12", "bookworm"), ("13", "trixie")],
         packages: true,
         cloud: Cloud {
+            family: "debian",
             directory: "https://cloud.debian.org/images/cloud/{suite}/*/",
             file: "debian-{version}-genericcloud-amd64-*.qcow2",
             checksums: "SHA512SUMS",
+            signature: Signature::None,
         },
     },
     Family {
@@ -65,9 +88,11 @@ const FAMILIES: [Family; 6] = [
         suites: &[],
         packages: false,
         cloud: Cloud {
+            family: "fedora",
             directory: "https://dl.fedoraproject.org/pub/fedora/linux/releases/{version}/Cloud/x86_64/images/",
             file: "Fedora-Cloud-Base-Generic-*.x86_64.qcow2",
             checksums: "Fedora-Cloud-*-x86_64-CHECKSUM",
+            signature: Signature::Inside,
         },
     },
     Family {
@@ -77,9 +102,11 @@ const FAMILIES: [Family; 6] = [
         suites: &[],
         packages: false,
         cloud: Cloud {
+            family: "opensuse",
             directory: "https://download.opensuse.org/distribution/leap/{version}/appliances/",
             file: "openSUSE-Leap-{version}-Minimal-VM.x86_64-*-Cloud-Build*.qcow2",
             checksums: "{file}.sha256",
+            signature: Signature::Beside(&[".asc"]),
         },
     },
     Family {
@@ -89,9 +116,11 @@ const FAMILIES: [Family; 6] = [
         suites: &[],
         packages: false,
         cloud: Cloud {
+            family: "rocky",
             directory: "https://dl.rockylinux.org/pub/rocky/{version}/images/x86_64/",
             file: "Rocky-*-GenericCloud-Base-*.x86_64.qcow2",
             checksums: "{file}.CHECKSUM",
+            signature: Signature::Beside(&[".asc", ".sig"]),
         },
     },
     Family {
@@ -101,9 +130,11 @@ const FAMILIES: [Family; 6] = [
         suites: &[],
         packages: false,
         cloud: Cloud {
+            family: "ubuntu",
             directory: "https://cloud-images.ubuntu.com/releases/{version}/release-*/",
             file: "ubuntu-{version}-server-cloudimg-amd64.img",
             checksums: "SHA256SUMS",
+            signature: Signature::Beside(&[".gpg"]),
         },
     },
 ];
@@ -143,9 +174,11 @@ pub(crate) fn find(name: &str) -> Option<Entry> {
         name,
         suite: suite.filter(|_| family.packages),
         cloud: Cloud {
+            family: family.name,
             directory: fill(family.cloud.directory),
             file: fill(family.cloud.file),
             checksums: fill(family.cloud.checksums),
+            signature: family.cloud.signature,
         },
     })
 }
