@@ -24,7 +24,7 @@ pub(crate) enum Target {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const KEYS: [Key; 33] = {
+pub(crate) const KEYS: [Key; 41] = {
     use Target::{AtLeast, AtMost, AtMostTimes, None as Untold};
     const fn key(name: &'static str, what: &'static str, target: Target) -> Key {
         Key { name, what, target, peer: None }
@@ -64,6 +64,14 @@ pub(crate) const KEYS: [Key; 33] = {
         key("busybox_warm_s", "warm start of it until its first command has exited", Untold),
         key("no_init_boot_s", "first boot of a disk without an init, with its import", Untold),
         key("no_init_warm_s", "warm start of it until its first command has exited", Untold),
+        key("import_oci_s", "a container image of 10 layers, 150 MB, taken as an image", Untold),
+        key("debian12_boot_s", "first boot of Debian 12, with systemd, until its first command has exited", Untold),
+        key("debian12_warm_s", "warm start of it until its first command has exited", AtMost(0.40)),
+        key("debian13_boot_s", "first boot of Debian 13, with systemd", Untold),
+        key("debian13_warm_s", "warm start of it until its first command has exited", AtMost(0.40)),
+        key("openrc_boot_s", "first boot of a Debian 12 with OpenRC, one of whose services takes 6 s", Untold),
+        key("openrc_warm_s", "warm start of it until its first command has exited", AtMost(0.40)),
+        key("run_true_s", "quicksand run debian -- true, the whole process", AtMost(0.60)),
         key("forward_connect_s", "connection by a forwarded port, until a server's byte is back", AtMost(0.020)),
         key("forward_mb_s", "100 MB out of the guest by a forwarded port", AtLeast(30.0)),
         key("full_ready_s", "start of a clone with the network full", Untold),

@@ -3,7 +3,8 @@
 //!
 //! - `keys`: what is measured, in which unit, and against which target;
 //! - `options`: the command line;
-//! - `clones`, `commands`, `saves`, `lifecycle`, `changes`, `files`, `images`, `mounts`, `network`, `suite`, `peer`: the measurements;
+//! - `clones`, `commands`, `saves`, `lifecycle`, `changes`, `files`, `images`, `container`, `guests`, `mounts`, `network`, `shell`,
+//!   `suite`, `peer`: the measurements;
 //! - `floor`: QEMU alone, without any of quicksand's code;
 //! - `results`: figures, and how they are shown.
 //!
@@ -12,19 +13,24 @@
 mod changes;
 mod clones;
 mod commands;
+mod container;
 #[path = "../../tests/foreign_guests/disks.rs"]
 mod disks;
 mod files;
 mod floor;
+mod guests;
 mod images;
 mod keys;
 mod lifecycle;
 mod mounts;
 mod network;
+#[path = "../../tests/foreign_guests/openrc.rs"]
+mod openrc;
 mod options;
 mod peer;
 mod results;
 mod saves;
+mod shell;
 mod suite;
 
 use std::{env, error::Error, fs, process::ExitCode, thread};
@@ -59,6 +65,11 @@ async fn main() -> ExitCode {
 
 /// Whether all is well: `false` where a target that was to be checked is missed.
 async fn run() -> Result<bool> {
+    if let [word, image] = &env::args().skip(1).collect::<Vec<_>>()[..]
+        && word == guests::WORD
+    {
+        return guests::boot_and_start(image).await.map(|()| true);
+    }
     let options = match options::parse(env::args().skip(1))? {
         Request::Help => {
             print!("{USAGE}");
@@ -117,6 +128,18 @@ async fn measure(options: &Options) -> Result<Results> {
     if options.wants(&images::KEYS) {
         say("images");
         images::measure(&mut results).await?;
+    }
+    if options.wants(&container::KEYS) {
+        say("a container image");
+        container::measure(&mut results).await?;
+    }
+    if options.wants_heavy(&guests::KEYS) {
+        say("guests of each kind, which takes minutes");
+        guests::measure(options, &mut results).await?;
+    }
+    if options.wants(&shell::KEYS) {
+        say("the command quicksand");
+        shell::measure(options, &mut results).await?;
     }
     if options.wants(&suite::KEYS) {
         say("fifty tests");
