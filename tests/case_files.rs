@@ -91,11 +91,11 @@ same
     assert_eq!(package.text(), before);
 
     let (passed, said) = package.run("overwrite");
-    assert!(passed, "{said}");
+    assert!(passed && said.contains("REWRITTEN tests/cases/one.md\n"), "{said}");
     let after = before.replace("? 2", "? 1").replace("/root", "/srv").replace("\nold\n", "\nb (no-eol)\n");
     assert_eq!(package.text(), after);
     let (passed, said) = package.run("");
-    assert!(passed, "{said}");
+    assert!(passed && !said.contains("REWRITTEN"), "{said}");
     assert_eq!(package.text(), after);
     let files = fs::read_dir(package.file().parent().unwrap()).unwrap().count();
     assert_eq!(files, 2, "no other file stays");

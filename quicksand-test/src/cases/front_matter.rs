@@ -16,9 +16,12 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) struct FrontMatter {
     image: Option<String>,
     save: Option<String>,
-    #[serde(default, deserialize_with = "memory")]
+    #[serde(default, deserialize_with = "size")]
     memory: Option<u64>,
     cpus: Option<u32>,
+    #[serde(default, deserialize_with = "size")]
+    disk_size: Option<u64>,
+    display: Option<bool>,
     #[serde(default, deserialize_with = "network")]
     network: Option<NetworkMode>,
     #[serde(default, deserialize_with = "accel")]
@@ -46,7 +49,7 @@ struct Requires {
     kvm: bool,
     #[serde(default)]
     network: bool,
-    #[serde(default, deserialize_with = "memory")]
+    #[serde(default, deserialize_with = "size")]
     memory: Option<u64>,
     cpus: Option<u32>,
     command: Option<String>,
@@ -95,7 +98,8 @@ impl FrontMatter {
                 cpus: self.cpus,
                 network: self.network,
                 accel: self.accel,
-                ..MachineMeta::default()
+                disk_size: self.disk_size,
+                display: self.display,
             },
             requires: requires.into_iter().flatten().collect::<Vec<_>>().leak(),
             ..TestMeta::new(leak(name), leak(package), start)
@@ -107,7 +111,7 @@ fn leak(text: &str) -> &'static str {
     text.to_owned().leak()
 }
 
-fn memory<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     let size: Size = String::deserialize(from)?.parse().map_err(D::Error::custom)?;
     Ok(Some(size.bytes()))
 }
@@ -159,6 +163,8 @@ mod tests {
             save = "base"
             memory = "1G"
             cpus = 2
+            disk_size = "10G"
+            display = true
             network = "full"
             accel = "tcg"
             timeout = "1.5m"
@@ -181,7 +187,8 @@ mod tests {
             cpus: Some(2),
             network: Some(NetworkMode::Full),
             accel: Some(Accel::Tcg),
-            ..MachineMeta::default()
+            disk_size: Some(10 << 30),
+            display: Some(true),
         };
         assert_eq!(test.machine, machine);
         let requires = [

@@ -30,7 +30,7 @@ use self::{
     shell::Shell,
     verdict::{Verdict, rewritten},
 };
-use crate::{prepare::package_dir, requirement::is_skipped, run::run};
+use crate::{failure::print_past_capture, prepare::package_dir, requirement::is_skipped, run::run};
 
 /// Where case files are in a package.
 const DIRECTORY: &str = "tests/cases";
@@ -115,8 +115,12 @@ impl CaseFile {
         let differ = verdicts.iter().any(|verdict| !verdict.is_as_expected());
         match (differ, overwrite) {
             (false, _) => Ok(()),
-            (true, true) => write::exchange(&self.path, text, &rewritten(text, &verdicts))
-                .map_err(|error| format!("failed to rewrite {}: {error}", self.shown.display())),
+            (true, true) => {
+                let written = write::exchange(&self.path, text, &rewritten(text, &verdicts));
+                written.map_err(|error| format!("failed to rewrite {}: {error}", self.shown.display()))?;
+                print_past_capture(&format!("REWRITTEN {}\n", self.shown.display()));
+                Ok(())
+            }
             (true, false) => Err(format!(
                 "{}where that is right, QUICKSAND_CASES=overwrite writes it into the file",
                 self.differences(&verdicts, text)
