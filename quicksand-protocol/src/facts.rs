@@ -240,4 +240,13 @@ mod tests {
         let claim = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
         assert!(matches!(from_bytes(&claim), Err(MessageError::Malformed(_))));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_answers_or_an_error(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            if let Ok(answers) = from_bytes(&bytes) {
+                assert_eq!(from_bytes(&to_bytes(&answers).unwrap()).unwrap(), answers);
+            }
+        }
+    }
 }

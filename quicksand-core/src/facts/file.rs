@@ -8,11 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use quicksand_protocol::facts::{CONTENT_LIMIT, File as Answer, Question};
+use quicksand_protocol::facts::{CONTENT_LIMIT, File as Answer, Kind as KindTold, Question};
 
 use super::{Query, assert_fact, listed, shown, shown_bytes};
-
-pub use kind::Kind;
 
 /// How much of a file's content a failure shows, in lines and in characters of each.
 const LINES: usize = 20;
@@ -27,50 +25,50 @@ pub fn file(path: impl AsRef<Path>) -> Query<File> {
     Query::of(Question::File { path: path.as_os_str().as_bytes().to_vec() })
 }
 
-mod kind {
-    use std::fmt;
+/// Kinds of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A named pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// A device that is read and written in blocks.
+    BlockDevice,
+    /// A device that is read and written in characters.
+    CharacterDevice,
+}
 
-    use quicksand_protocol::facts as protocol;
-
-    /// Kinds of files.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-    #[allow(missing_docs)]
-    pub enum Kind {
-        File,
-        Directory,
-        Link,
-        Pipe,
-        Socket,
-        BlockDevice,
-        CharacterDevice,
-    }
-
-    impl From<protocol::Kind> for Kind {
-        fn from(kind: protocol::Kind) -> Kind {
-            match kind {
-                protocol::Kind::File => Kind::File,
-                protocol::Kind::Directory => Kind::Directory,
-                protocol::Kind::Link => Kind::Link,
-                protocol::Kind::Pipe => Kind::Pipe,
-                protocol::Kind::Socket => Kind::Socket,
-                protocol::Kind::BlockDevice => Kind::BlockDevice,
-                protocol::Kind::CharacterDevice => Kind::CharacterDevice,
-            }
+impl From<KindTold> for Kind {
+    fn from(kind: KindTold) -> Kind {
+        match kind {
+            KindTold::File => Kind::File,
+            KindTold::Directory => Kind::Directory,
+            KindTold::Link => Kind::Link,
+            KindTold::Pipe => Kind::Pipe,
+            KindTold::Socket => Kind::Socket,
+            KindTold::BlockDevice => Kind::BlockDevice,
+            KindTold::CharacterDevice => Kind::CharacterDevice,
         }
     }
+}
 
-    impl fmt::Display for Kind {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(match self {
-                Kind::File => "file",
-                Kind::Directory => "directory",
-                Kind::Link => "symbolic link",
-                Kind::Pipe => "named pipe",
-                Kind::Socket => "socket",
-                Kind::BlockDevice => "block device",
-                Kind::CharacterDevice => "character device",
-            })
-        }
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::File => "file",
+            Kind::Directory => "directory",
+            Kind::Link => "symbolic link",
+            Kind::Pipe => "named pipe",
+            Kind::Socket => "socket",
+            Kind::BlockDevice => "block device",
+            Kind::CharacterDevice => "character device",
+        })
     }
 }
 
