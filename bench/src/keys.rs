@@ -24,7 +24,7 @@ pub(crate) enum Target {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const KEYS: [Key; 41] = {
+pub(crate) const KEYS: [Key; 42] = {
     use Target::{AtLeast, AtMost, AtMostTimes, None as Untold};
     const fn key(name: &'static str, what: &'static str, target: Target) -> Key {
         Key { name, what, target, peer: None }
@@ -42,6 +42,7 @@ pub(crate) const KEYS: [Key; 41] = {
             "peer_first_command_s",
             key("warm_first_command_s", "start of a clone until its first command has exited", AtMost(0.40)),
         ),
+        key("pool_wait_s", "what a test in a row waits for its machine", AtMost(0.05)),
         key("suite50_wall_s", "cargo test of 50 tests of one command each", AtMost(12.0)),
         key("ping_s", "answer of the agent", AtMost(0.001)),
         beside("peer_execute_s", key("exec_true_s", "/bin/true in a warm guest", AtMost(0.040))),

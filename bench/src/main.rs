@@ -3,8 +3,8 @@
 //!
 //! - `keys`: what is measured, in which unit, and against which target;
 //! - `options`: the command line;
-//! - `clones`, `commands`, `saves`, `lifecycle`, `changes`, `files`, `images`, `container`, `guests`, `mounts`, `network`, `shell`,
-//!   `suite`, `peer`: the measurements;
+//! - `clones`, `commands`, `saves`, `lifecycle`, `changes`, `files`, `images`, `container`, `guests`, `mounts`, `network`, `pool`,
+//!   `shell`, `suite`, `peer`: the measurements;
 //! - `floor`: QEMU alone, without any of quicksand's code;
 //! - `results`: figures, and how they are shown.
 //!
@@ -28,6 +28,7 @@ mod network;
 mod openrc;
 mod options;
 mod peer;
+mod pool;
 mod results;
 mod saves;
 mod shell;
@@ -140,6 +141,10 @@ async fn measure(options: &Options) -> Result<Results> {
     if options.wants(&shell::KEYS) {
         say("the command quicksand");
         shell::measure(options, &mut results).await?;
+    }
+    if options.wants(&pool::KEYS) {
+        say("tests in a row");
+        pool::measure(&mut results).await?;
     }
     if options.wants(&suite::KEYS) {
         say("fifty tests");
