@@ -1,6 +1,9 @@
 //! `#[sandbox_test]` as its users write it.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::{ExitCode, Termination},
+    time::Duration,
+};
 
 use quicksand::{NetworkMode, Sandbox, StartKind, sandbox_test};
 
@@ -8,6 +11,20 @@ use quicksand::{NetworkMode, Sandbox, StartKind, sandbox_test};
 async fn prints_its_kernel(sb: Sandbox) -> quicksand::Result<()> {
     assert_eq!(sb.execute("uname -s").await?.stdout, "Linux\n");
     Ok(())
+}
+
+/// What a test found, as `main` might return it.
+struct Verdict(bool);
+
+impl Termination for Verdict {
+    fn report(self) -> ExitCode {
+        if self.0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[sandbox_test(image = "debian", save = "base")]
+async fn returns_what_main_may_return(sb: Sandbox) -> quicksand::Result<Verdict> {
+    Ok(Verdict(sb.execute("true").await?.success()))
 }
 
 async fn with_a_mark(sb: &Sandbox) -> quicksand::Result<()> {

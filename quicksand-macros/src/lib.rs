@@ -84,7 +84,7 @@ use proc_macro::{Span, TokenStream};
 /// # Skips
 ///
 /// A test that requires what the host lacks passes, with a line `SKIP name: reason` on standard error, or fails where
-/// `QUICKSAND_REQUIRE` is 1, as it is by default where `CI` is set. It must return `()`, a `Result` or an `ExitCode`.
+/// `QUICKSAND_REQUIRE` is 1, as it is by default where `CI` is set. It may return whatever `main` may.
 ///
 /// # A setup of the test's own
 ///

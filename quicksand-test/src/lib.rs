@@ -61,7 +61,7 @@ pub mod __private {
         meta::{
             Base, MachineMeta, Requirement, Runtime, Setup, SetupMeta, SetupOutcome, Start, TestMeta, Variant, Work,
         },
-        outcome::TestOutcome,
+        outcome::{ByOutcome, ByTermination, Returned, TestOutcome},
         requirement::is_skipped,
         run::{run, run_blocking},
         setups::{Called, SetupFunction, call_setup},

@@ -1,9 +1,13 @@
-//! What tests may return.
+//! What tests may return: whatever `main` may.
 
-use std::{convert::Infallible, fmt, process::ExitCode};
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    fmt,
+    process::{ExitCode, Termination},
+};
 
-/// What a test may return: nothing, a `Result` or an `ExitCode`.
-#[diagnostic::on_unimplemented(message = "a test returns `()`, a `Result` or an `ExitCode`, and not `{Self}`")]
+/// What tells by itself why a test failed: nothing, a `Result` or an `ExitCode`.
 pub trait TestOutcome {
     /// Why the test failed, where it did.
     fn failure(self) -> Option<String>;
@@ -36,9 +40,75 @@ impl<T: TestOutcome, E: fmt::Debug> TestOutcome for Result<T, E> {
     }
 }
 
+/// What came of a test's body, told once.
+#[derive(Debug)]
+pub struct Told(pub(crate) Option<String>);
+
+impl TestOutcome for Told {
+    fn failure(self) -> Option<String> {
+        self.0
+    }
+}
+
+/// What a test returned. `(&Returned::new(value)).told()` has the compiler choose [`ByOutcome`] where that is possible, as it needs
+/// one reference less, and [`ByTermination`] else.
+#[derive(Debug)]
+pub struct Returned<T>(RefCell<Option<T>>);
+
+impl<T> Returned<T> {
+    /// Takes what a test returned.
+    pub fn new(value: T) -> Returned<T> {
+        Returned(RefCell::new(Some(value)))
+    }
+}
+
+/// For what tells by itself why a test failed.
+pub trait ByOutcome {
+    /// What came of the test. To be asked once.
+    fn told(&self) -> Told;
+}
+
+impl<T: TestOutcome> ByOutcome for Returned<T> {
+    fn told(&self) -> Told {
+        Told(self.0.take().and_then(TestOutcome::failure))
+    }
+}
+
+/// For whatever else `main` may return, which prints its own words.
+pub trait ByTermination {
+    /// What came of the test. To be asked once.
+    fn told(&self) -> Told;
+}
+
+impl<T: Termination> ByTermination for &Returned<T> {
+    fn told(&self) -> Told {
+        Told(self.0.take().and_then(|value| value.report().failure()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_main_may_return_is_told() {
+        struct Code(u8);
+        impl Termination for Code {
+            fn report(self) -> ExitCode {
+                self.0.into()
+            }
+        }
+        assert_eq!((&Returned::new(())).told().0, None);
+        assert_eq!((&Returned::new(Err::<(), _>("no"))).told().0.unwrap(), r#"the test returned an error: "no""#);
+        assert_eq!((&Returned::new(Code(0))).told().0, None);
+        assert!((&Returned::new(Code(3))).told().0.unwrap().starts_with("the test returned a failure: "));
+        assert!((&Returned::new(Ok::<_, u8>(Code(3)))).told().0.is_some());
+        fn opaque(code: u8) -> impl Termination {
+            Code(code)
+        }
+        assert_eq!((&Returned::new(opaque(0))).told().0, None);
+        assert!((&Returned::new(opaque(1))).told().0.is_some());
+    }
 
     #[test]
     fn failures_are_told() {

@@ -20,7 +20,7 @@ use crate::{
     describe::describe,
     failure::{Cause, print_past_capture},
     meta::{Runtime, TestMeta},
-    outcome::TestOutcome,
+    outcome::{TestOutcome, Told},
     prepare::prepare,
     setups::Abandoned,
     signals,
@@ -163,17 +163,8 @@ pub fn run_blocking<T: TestOutcome>(meta: &TestMeta, body: impl FnOnce(blocking:
         thread::Builder::new().name(name).spawn(work).expect("a test can have a thread");
         let reported = ended.await.expect("the thread tells its outcome");
         machine.0 = None;
-        Reported(reported.unwrap_or_else(|panic| resume_unwind(panic)))
+        Told(reported.unwrap_or_else(|panic| resume_unwind(panic)))
     });
-}
-
-/// What came of a body on another thread.
-struct Reported(Option<String>);
-
-impl TestOutcome for Reported {
-    fn failure(self) -> Option<String> {
-        self.0
-    }
 }
 
 fn runtime(kind: Runtime) -> runtime::Runtime {

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Image, ImageError, Origin, Parts, catalogue, catalogue::Entry, debian, making, making_anew, oci};
+use super::{Image, ImageError, Parts, catalogue, catalogue::Entry, debian, making, making_anew, oci};
 use crate::{
     cache::Cache,
     environment::Environment,
@@ -246,7 +246,7 @@ async fn fetch(
     }
     let path = publishers.fetch(cache, found, reporter).await?;
     let file = DiskFile { disk: path.clone(), kernel: None, initrd: None };
-    let origin = Origin { trust, ..import::origin(found.url.clone(), Some(found.digest.to_string())) };
+    let origin = super::Origin { trust, ..import::origin(found.url.clone(), Some(found.digest.to_string())) };
     let image = import::ensure(cache, &name, &file, origin, reporter).await?;
     let _ = std::fs::remove_file(path);
     Ok(image)

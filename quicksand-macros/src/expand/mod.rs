@@ -265,12 +265,25 @@ fn run(
 ) -> TokenStream {
     let meta = meta::test(arguments, test, name, variant, file);
     let function = &test.sig.ident;
-    let run = match test.sig.asyncness {
-        Some(_) => quote!(::quicksand::__private::run),
-        None => quote!(::quicksand::__private::run_blocking),
+    let sandbox = Ident::new("sandbox", Span::mixed_site());
+    let told = |returned| {
+        quote!({
+            use ::quicksand::__private::{ByOutcome as _, ByTermination as _};
+            (&::quicksand::__private::Returned::new(#returned)).told()
+        })
+    };
+    let (run, body) = match test.sig.asyncness {
+        Some(_) => {
+            let told = told(quote!(#function(#sandbox).await));
+            (quote!(::quicksand::__private::run), quote!(async |#sandbox| #told))
+        }
+        None => {
+            let told = told(quote!(#function(#sandbox)));
+            (quote!(::quicksand::__private::run_blocking), quote!(|#sandbox| #told))
+        }
     };
     if arguments.requires.is_empty() {
-        return quote!(#run(#meta, #function));
+        return quote!(#run(#meta, #body));
     }
     let it = Ident::new("meta", Span::mixed_site());
     let skipped = match signature::expected_panic(&test.attrs) {
@@ -283,7 +296,7 @@ fn run(
         if ::quicksand::__private::is_skipped(#it) {
             #skipped
         }
-        #run(#it, #function)
+        #run(#it, #body)
     }
 }
 

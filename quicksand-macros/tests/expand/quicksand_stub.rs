@@ -78,6 +78,28 @@ pub(crate) mod __private {
         pub(crate) timeout: Option<Duration>,
     }
 
+    /// What a test returned.
+    pub(crate) struct Returned<T>(Cell<Option<T>>);
+
+    impl<T> Returned<T> {
+        pub(crate) fn new(value: T) -> Returned<T> {
+            Returned(Cell::new(Some(value)))
+        }
+    }
+
+    /// Nothing tells by itself here.
+    pub(crate) trait ByOutcome {}
+
+    pub(crate) trait ByTermination {
+        fn told(&self) -> ExitCode;
+    }
+
+    impl<T: Termination> ByTermination for Returned<T> {
+        fn told(&self) -> ExitCode {
+            self.0.take().unwrap().report()
+        }
+    }
+
     /// What tests say where the feature `runner` is on.
     #[allow(dead_code)]
     pub(crate) struct Registered {
