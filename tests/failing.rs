@@ -30,7 +30,11 @@ fn child() {
     let how = variable("FAILING_HOW");
     let start = Start::Image(Variant::only(if how == "no-image" { "no-such-image" } else { "debian" }));
     let meta = TestMeta {
-        machine: MachineMeta { accel: Some(Accel::Tcg), ..MachineMeta::default() },
+        machine: MachineMeta {
+            accel: Some(Accel::Tcg),
+            display: (how == "display").then_some(true),
+            ..MachineMeta::default()
+        },
         timeout: Some(Duration::from_secs(if how == "time" { 3 } else { 100 })),
         should_panic: how == "should-panic",
         ..TestMeta::new(variable("FAILING_NAME").leak(), variable("FAILING_PACKAGE").leak(), start)
@@ -44,7 +48,7 @@ fn child() {
         match how.as_str() {
             "pass" => Ok(()),
             "error" => Err("the error of the body".to_owned()),
-            "panic" | "should-panic" => panic!("the words of the panic"),
+            "panic" | "should-panic" | "display" => panic!("the words of the panic"),
             "block" => loop {
                 thread::sleep(Duration::from_secs(600));
             },
@@ -226,6 +230,16 @@ fn a_failure_leaves_what_explains_it_and_the_machine_goes_on() {
     assert!(text.contains("it ended: panicked: the words of the panic"), "{text}");
     let warm = text.lines().filter(|line| line.starts_with("resumed, Warm"));
     assert_eq!(warm.count(), 2, "{text}");
+}
+
+#[test]
+fn a_display_is_kept_as_it_was() {
+    let house = House::new("display");
+    let (output, text) = house.run("failing::shown", "display");
+    assert!(!output.status.success(), "{text}");
+    let picture = fs::File::open(house.directory().join("failing.shown/screenshot.png")).unwrap();
+    let picture = png::Decoder::new(std::io::BufReader::new(picture)).read_info().unwrap();
+    assert_eq!((picture.info().width, picture.info().height), (720, 400), "the console's text mode");
 }
 
 #[test]
