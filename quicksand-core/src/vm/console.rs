@@ -83,10 +83,22 @@ impl Console {
         self.0.ended.load(Ordering::SeqCst)
     }
 
-    /// The last lines of that.
+    /// The last lines of that. Where the kernel gave up, those around the line that says so: what follows it may be longer.
     pub(super) fn tail(&self, lines: usize) -> String {
-        last_lines(&self.text(), lines)
+        last_words(&self.text(), lines)
     }
+}
+
+/// What a kernel says first when it gives up.
+pub(super) const PANIC: &str = "Kernel panic - ";
+
+fn last_words(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines.len().saturating_sub(count);
+    let panic = lines.iter().position(|line| line.contains(PANIC));
+    // Some lines before it, as the complaint that it came of.
+    let start = panic.map_or(last, |panic| last.min(panic.saturating_sub(count / 4)));
+    lines[start..].iter().take(count).copied().collect::<Vec<_>>().join("\n")
 }
 
 /// The last lines of a text.
@@ -122,6 +134,16 @@ mod tests {
     #[test]
     fn it_can_not_reach_the_terminal() {
         assert_eq!(printable("\x1b[2J\x1b]0;title\x07a\x1b[0;1;31mb\x1b[0m\r\tc\x08"), "0;titleab\tc");
+    }
+
+    #[test]
+    fn a_panic_is_shown_however_long_its_trace_is() {
+        let lines = |range: std::ops::Range<u32>| range.map(|n| format!("{n}\n")).collect::<String>();
+        assert_eq!(last_words(&lines(0..9), 3), "6\n7\n8");
+        let text = lines(0..50) + "[ 1.0] Kernel panic - not syncing: x\n" + &lines(50..90);
+        assert_eq!(last_words(&text, 8), "48\n49\n[ 1.0] Kernel panic - not syncing: x\n50\n51\n52\n53\n54");
+        let text = lines(0..9) + "Kernel panic - not syncing: x\nRebooting";
+        assert_eq!(last_words(&text, 4), "7\n8\nKernel panic - not syncing: x\nRebooting");
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use quicksand_protocol::message::Request;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::Vm;
+use super::{Vm, console::PANIC};
 use crate::{Error, guest::ChannelError};
 
 /// How long QEMU may take to end once its channels are closed, and what it and the guest said last to be read. Milliseconds, on a host
@@ -38,7 +38,7 @@ impl Vm {
         };
         let _ = timeout(LAST_WORDS, read).await;
         // A kernel that panics resets the machine as well: it was told to, so that this is noticed at once.
-        let panicked = self.console.text().contains("Kernel panic - ");
+        let panicked = self.console.text().contains(PANIC);
         if reason.as_deref() == Some("guest-reset") && !panicked { End::Reboot } else { End::Final }
     }
 
