@@ -34,6 +34,21 @@ async fn busybox_init_is_ready_when_its_start_script_is_done() {
 }
 
 #[tokio::test]
+async fn another_release_is_as_warm_as_ours() {
+    let first = Sandbox::builder("debian:13").start().await.unwrap_or_else(|e| panic!("failed to {e}"));
+    let out = first.execute("cut -d. -f1 /etc/debian_version; systemctl is-system-running; uname -r").await.unwrap();
+    let lines: Vec<&str> = out.stdout.lines().collect();
+    assert_eq!(lines[..2], ["13", "running"], "{out}");
+    assert!(!lines[2].starts_with("6.1."), "a kernel of its own: {out}");
+    first.write_file("/root/new", "x").await.unwrap();
+    first.stop().await.unwrap();
+    let second = Sandbox::builder("debian:13").start().await.unwrap();
+    assert_eq!(second.start_report().unwrap().kind, StartKind::Warm);
+    assert!(!second.execute("test -e /root/new").await.unwrap().success());
+    second.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn openrc_is_ready_when_its_services_are_started() {
     let first = start(&openrc::archive()).await;
     let shell = async |sandbox: &Sandbox, line: &str| sandbox.execute(line).await.unwrap().stdout;
