@@ -49,9 +49,11 @@ mod inner {
 }
 
 #[sandbox_test(image = "no-such-image", requires(command = "no-such-program"))]
+#[ignore = "run by other tests in a process of its own"]
 async fn requires_what_is_missing(_sb: Sandbox) {}
 
 #[sandbox_test(image = "no-such-image", requires(command = "no-such-program"))]
+#[ignore = "run by other tests in a process of its own"]
 #[should_panic = "as it should"]
 async fn requires_what_is_missing_to_panic(_sb: Sandbox) {
     panic!("as it should");

@@ -149,13 +149,13 @@ fn what_is_not_run_is_ignored_with_its_reason() {
     let house = House::new();
     let missing = "it requires the program no-such-program: it is not on the path";
     let report = house.directory.path().join("reports/");
-    let run = |filter: &str, required: &str| {
-        let mut command = house.command(&[filter, "--test-threads", "1"]);
+    let run = |arguments: &[&str], required: &str| {
+        let mut command = house.command(&[arguments, &["--test-threads", "1"]].concat());
         command.env("QUICKSAND_REQUIRE", required).env("QUICKSAND_JUNIT", format!("{}/", report.display()));
         let output = command.output().unwrap();
         (output.status.code().unwrap(), out(&output), fs::read_to_string(report.join("runner.xml")).unwrap())
     };
-    let (code, text, report) = run("requires", "0");
+    let (code, text, report) = run(&["requires", "--ignored"], "0");
     assert_eq!(code, 0, "{text}");
     for name in ["requires_what_is_missing          ", "requires_what_is_missing_to_panic "] {
         assert!(text.contains(&format!("test {name}... ignored ({missing})")), "{text}");
@@ -164,11 +164,11 @@ fn what_is_not_run_is_ignored_with_its_reason() {
     assert_eq!(count(&report, &format!(r#"<skipped message="{missing}"/>"#)), 2, "{report}");
     assert!(report.contains(r#"<testsuite name="runner" tests="2" skipped="2" errors="0" failures="0""#), "{report}");
 
-    let (code, text, _) = run("requires", "1");
+    let (code, text, _) = run(&["requires", "--ignored"], "1");
     assert_eq!(code, 101, "{text}");
     assert!(text.contains(&format!("{missing}; with QUICKSAND_REQUIRE=0 the test is skipped instead")), "{text}");
 
-    let (code, text, report) = run("no_such_image", "0");
+    let (code, text, report) = run(&["no_such_image"], "0");
     assert_eq!(code, 0);
     assert!(text.contains("test of_images::no_such_image ... ignored (there is none)\n"), "{text}");
     assert!(report.contains(r#"<skipped message="there is none"/>"#), "{report}");
