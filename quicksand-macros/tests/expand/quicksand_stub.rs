@@ -88,6 +88,7 @@ pub(crate) mod __private {
     }
 
     /// Nothing tells by itself here.
+    #[allow(dead_code)]
     pub(crate) trait ByOutcome {}
 
     pub(crate) trait ByTermination {
