@@ -91,6 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::needless_borrow, reason = "as the macro writes it, which does not know the type")]
     fn whatever_main_may_return_is_told() {
         struct Code(u8);
         impl Termination for Code {
