@@ -440,8 +440,14 @@ async fn load(qmp: &Qmp, devices: &Path) -> Result<(), StartCause> {
     loop {
         match events.recv().await {
             Ok(event) if event.name != "MIGRATION" => continue,
+            Ok(event) => match event.data["status"].as_str() {
+                Some("completed") => return Ok(()),
+                // The answer says why.
+                Some("failed") => {}
+                _ => continue,
+            },
             // Its channel is closed, or more was told than is kept: the answer says which.
-            Ok(_) | Err(_) => {}
+            Err(_) => {}
         }
         let answer = qmp.execute("query-migrate", json!({})).await.map_err(StartCause::Qmp)?;
         match answer["status"].as_str() {
