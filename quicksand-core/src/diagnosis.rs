@@ -3,7 +3,7 @@
 use std::{env, fs, path::Path};
 
 use crate::{
-    Accel, Error, Size, accel,
+    Accel, Error, Size, accel, admission,
     cache::Cache,
     environment::Environment,
     host::{Host, on_path},
@@ -152,20 +152,15 @@ fn mend_kvm() -> String {
 }
 
 fn memory() -> Finding {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(Size::from_bytes(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10))
-    };
-    match (field("MemAvailable:"), field("MemTotal:")) {
-        (Some(available), Some(total)) => {
+    match admission::memory_of_host() {
+        Some((total, available)) => {
             let detail = format!("{} of {} available", rounded(available), rounded(total));
             match available < MEMORY {
                 true => Finding::poor("memory", detail, "end something, or give the machines less with memory(..)"),
                 false => Finding::good("memory", detail),
             }
         }
-        _ => Finding::poor("memory", "the host does not tell", "mount /proc"),
+        None => Finding::poor("memory", "the host does not tell", "mount /proc"),
     }
 }
 

@@ -103,8 +103,16 @@ impl Capacity {
 
 /// All of the host's memory within the limits of our control groups, and what of it can still be taken; where the host tells.
 pub(crate) fn memory() -> Option<(Size, Size)> {
-    let smallest = smallest_memory()?;
-    Some((Size::from_bytes(smallest.total), Size::from_bytes(smallest.available)))
+    smallest_memory().map(sizes)
+}
+
+/// What the host has, whatever our control groups leave of it: all of it, and what could still be taken.
+pub(crate) fn memory_of_host() -> Option<(Size, Size)> {
+    host_memory().map(sizes)
+}
+
+fn sizes(memory: Memory) -> (Size, Size) {
+    (Size::from_bytes(memory.total), Size::from_bytes(memory.available))
 }
 
 fn smallest_memory() -> Option<Memory> {

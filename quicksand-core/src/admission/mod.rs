@@ -39,7 +39,7 @@ use crate::{
 use capacity::{Capacity, Present};
 use token::Token;
 
-pub(crate) use capacity::{Demand, Limits, memory};
+pub(crate) use capacity::{Demand, Limits, memory, memory_of_host};
 
 /// How long others may hold the gate. They need less than a millisecond.
 const GATE_PATIENCE: Duration = Duration::from_secs(60);
