@@ -6,12 +6,18 @@ use std::{
     io::{self, Write},
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use quicksand_protocol::message::{Done, Failure, stream};
 
 use crate::operation::Operation;
+
+/// Keeps apart the names of files that are put in place at the same time.
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Sends a file's bytes.
 pub(crate) fn read(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Failure> {
@@ -47,6 +53,8 @@ pub(crate) fn unpack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fa
                 fs::create_dir_all(&target)?;
                 // Last of all: a directory may be read-only.
                 directories.push((target, entry.header().mode()?));
+            } else if target == path {
+                replace(&mut entry, &target)?;
             } else {
                 entry.unpack(&target)?;
             }
@@ -57,6 +65,16 @@ pub(crate) fn unpack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fa
         Ok(Done::Nothing)
     };
     unpack().map_err(|e: io::Error| failure("unpack to", &path, &e))
+}
+
+/// Puts a file in place at once: whoever opens it meanwhile finds the old one or the new one, and one that runs can be replaced.
+fn replace<R: io::Read>(entry: &mut tar::Entry<'_, R>, target: &Path) -> io::Result<()> {
+    let beside = target.with_file_name(format!(".quicksand-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    let placed = entry.unpack(&beside).and_then(|_| fs::rename(&beside, target));
+    if placed.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    placed
 }
 
 /// Sends a file or directory as a tar whose root it is. Sockets, pipes and devices are left out: nothing can be done with a copy

@@ -32,11 +32,15 @@ async fn runs_where_it_was_installed() {
     // Elsewhere, and by another name. One that runs is replaced and runs on.
     assert_eq!(sb.install_as("/bin/busybox", "busybox2").await.unwrap(), Path::new("/usr/local/bin/busybox2"));
     let mut child = sb.command("busybox2").arg("cat").piped_stdin().spawn().await.unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    // Its answer says that it runs.
+    stdin.write_all(b"here, ").await.unwrap();
+    let mut first = [0; 6];
+    stdout.read_exact(&mut first).await.unwrap();
     sb.install_as("/bin/busybox", "/usr/local/bin/busybox2").await.unwrap();
     let placed = sb.install_as(PROGRAM, "/opt/a tool/bin/qs").await.unwrap();
     let out = sb.command(placed).arg("--version").output().await.unwrap();
     assert_eq!(out.stdout, version, "{out}");
-    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     stdin.write_all(b"still here").await.unwrap();
     drop(stdin);
     let mut answer = String::new();
