@@ -97,12 +97,26 @@ pub(crate) fn partitioned(file_system: &Path, path: &Path) {
 
 /// The same with several file systems, from the second partition on. The first has what boots a PC.
 pub(crate) fn partitions(file_systems: &[&Path], path: &Path) {
+    with_table(
+        "label: gpt\nstart=2048, size=4096, type=21686148-6449-6E6F-744E-656564454649\n",
+        "L",
+        file_systems,
+        path,
+    );
+}
+
+/// The same with an MBR.
+pub(crate) fn mbr(file_system: &Path, path: &Path) {
+    with_table("label: dos\nstart=2048, size=4096, type=c\n", "83, bootable", &[file_system], path);
+}
+
+fn with_table(begin: &str, kind: &str, file_systems: &[&Path], path: &Path) {
     let mut disk = File::create(path).unwrap();
-    let mut table = "label: gpt\nstart=2048, size=4096, type=21686148-6449-6E6F-744E-656564454649\n".to_owned();
+    let mut table = begin.to_owned();
     let mut start: u64 = 8 << 20;
     for file_system in file_systems {
         let len = file_system.metadata().unwrap().len();
-        table += &format!("start={}, size={}, type=L\n", start / 512, len / 512);
+        table += &format!("start={}, size={}, type={kind}\n", start / 512, len / 512);
         disk.seek(SeekFrom::Start(start)).unwrap();
         copy_data(&mut File::open(file_system).unwrap(), &mut disk).unwrap();
         start += len.next_multiple_of(1 << 20);
@@ -133,6 +147,27 @@ fn copy_data(from: &mut File, to: &mut File) -> io::Result<()> {
             to.seek(SeekFrom::Current(count as i64))?;
         }
     }
+}
+
+/// The disk of that name: a system that is nothing but busybox, as a file system that `make` makes of a directory and `place` puts on a
+/// disk.
+pub(crate) fn busybox_disk(name: &str, make: fn(&Path, &Path), place: fn(&Path, &Path)) -> PathBuf {
+    once(name, |path| {
+        let (tree, file_system) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        busybox(tree.path());
+        make(tree.path(), file_system.path());
+        place(file_system.path(), path);
+    })
+}
+
+/// A file system for [`busybox_disk`].
+pub(crate) fn small_ext4(tree: &Path, path: &Path) {
+    ext4(tree, path, "32M");
+}
+
+/// A disk that is a file system.
+pub(crate) fn whole(file_system: &Path, path: &Path) {
+    fs::copy(file_system, path).unwrap();
 }
 
 /// A raw btrfs with what is in `tree`.

@@ -2,6 +2,7 @@
 
 mod disks;
 mod openrc;
+mod sizes;
 mod subvolumes;
 
 use std::path::Path;
@@ -66,13 +67,7 @@ async fn openrc_is_ready_when_its_services_are_started() {
 
 #[tokio::test]
 async fn an_image_without_an_init_has_its_orphans_reaped_and_what_programs_expect() {
-    let disk = disks::once("no-init.raw", |path| {
-        let (tree, file_system) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
-        disks::busybox(tree.path());
-        disks::ext4(tree.path(), file_system.path(), "32M");
-        disks::partitioned(file_system.path(), path);
-    });
-    let sandbox = start(&disk).await;
+    let sandbox = start(&disks::busybox_disk("no-init.raw", disks::small_ext4, disks::partitioned)).await;
     let shell = async |line: &str| sandbox.execute(line).await.unwrap().stdout;
     assert!(shell("mount").await.contains("/dev/vda2 on / type ext4"));
     // An orphan's parent is process 1, which takes leave of it.
@@ -91,13 +86,7 @@ async fn an_image_without_an_init_has_its_orphans_reaped_and_what_programs_expec
 #[tokio::test]
 async fn roots_on_xfs_and_btrfs() {
     for (name, make) in [("xfs", disks::xfs as fn(&Path, &Path)), ("btrfs", disks::btrfs)] {
-        let disk = disks::once(&format!("{name}.raw"), |path| {
-            let (tree, file_system) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
-            disks::busybox(tree.path());
-            make(tree.path(), file_system.path());
-            disks::partitioned(file_system.path(), path);
-        });
-        let sandbox = start(&disk).await;
+        let sandbox = start(&disks::busybox_disk(&format!("{name}.raw"), make, disks::partitioned)).await;
         let mounts = sandbox.execute("mount").await.unwrap().stdout;
         assert!(mounts.contains(&format!("/dev/vda2 on / type {name}")), "{mounts}");
         sandbox.write_file("/root/x", "y").await.unwrap();

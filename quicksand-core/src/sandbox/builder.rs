@@ -72,7 +72,9 @@ impl SandboxBuilder {
     /// The size of the guest's disk and of its root file system, as in `"10G"`, at least that of what it starts from. It takes
     /// no more of the host's than the guest writes to it. Default: that of what it starts from; a save keeps its own.
     ///
-    /// The file system is made larger by the guest's kernel at each start, which takes ext4, and some milliseconds.
+    /// The file system, an ext4, xfs or btrfs, is made larger by the guest's kernel at each start. So is the partition that it is
+    /// on, where it is on one, which must be the last on its disk. It takes a fraction of a second, and more where a small one
+    /// becomes a hundred times as large. Where it can't be done, the start is an [`Error::DiskGrowth`] that says why.
     pub fn disk_size(mut self, size: impl Into<String>) -> SandboxBuilder {
         self.disk_size = Some(size.into());
         self
