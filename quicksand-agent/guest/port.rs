@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quicksand_protocol::frame::{self, Kind, MAX_PAYLOAD};
+use quicksand_protocol::frame::{self, HEADER_LEN, Kind, MAX_PAYLOAD};
 
 /// The port's name, as the host gives it to QEMU.
 const NAME: &str = "quicksand.agent";
@@ -95,6 +95,8 @@ pub(crate) struct Writer(Mutex<Line>);
 struct Line {
     port: File,
     session: Session,
+    /// Where each frame is put together.
+    buffer: Vec<u8>,
 }
 
 /// A session, told from those before it.
@@ -103,7 +105,7 @@ pub(crate) struct Session(u64);
 
 impl Writer {
     fn new(port: File) -> Writer {
-        Writer(Mutex::new(Line { port, session: Session(0) }))
+        Writer(Mutex::new(Line { port, session: Session(0), buffer: Vec::with_capacity(HEADER_LEN + MAX_PAYLOAD) }))
     }
 
     /// The session that there is now.
@@ -132,8 +134,8 @@ impl Writer {
 impl Line {
     fn write(&mut self, kind: Kind, stream: u8, id: u32, payload: &[u8]) -> io::Result<()> {
         debug_assert!(payload.len() <= MAX_PAYLOAD);
-        let mut bytes = Vec::new();
-        frame::encode(kind, stream, id, payload, &mut bytes).map_err(io::Error::other)?;
-        self.port.write_all(&bytes)
+        self.buffer.clear();
+        frame::encode(kind, stream, id, payload, &mut self.buffer).map_err(io::Error::other)?;
+        self.port.write_all(&self.buffer)
     }
 }

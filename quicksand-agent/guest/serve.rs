@@ -67,16 +67,11 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
 
 impl Server {
     fn handle(&mut self, frame: Frame) -> Result<(), Box<dyn Error>> {
+        if frame.kind == Kind::Hello {
+            return self.welcome(&frame.payload);
+        }
         let operation = lock(&self.operations).get(&frame.id).cloned();
         match (frame.kind, operation) {
-            (Kind::Hello, _) => {
-                if let Ok(hello) = from_payload::<Hello>(&frame.payload) {
-                    detach_all(&self.operations);
-                    self.asleep = None;
-                    let welcome = Welcome { version: VERSION, nonce: hello.nonce };
-                    self.port.begin_session(Kind::Welcome, &to_payload(&welcome)?)?;
-                }
-            }
             (Kind::Request, None) => self.start(frame),
             (Kind::Data, Some(operation)) => operation.data(&frame.payload),
             (Kind::Eof, Some(operation)) => operation.eof(),
@@ -94,6 +89,17 @@ impl Server {
             }
             // For an operation that has ended meanwhile, or left by an earlier session.
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Begins a session. A clone's start waits for this alone.
+    fn welcome(&mut self, hello: &[u8]) -> Result<(), Box<dyn Error>> {
+        if let Ok(hello) = from_payload::<Hello>(hello) {
+            detach_all(&self.operations);
+            self.asleep = None;
+            let welcome = Welcome { version: VERSION, nonce: hello.nonce };
+            self.port.begin_session(Kind::Welcome, &to_payload(&welcome)?)?;
         }
         Ok(())
     }
@@ -185,8 +191,9 @@ fn signal(payload: &[u8]) -> Option<Signal> {
 }
 
 fn detach_all(operations: &Operations) {
-    for (_, operation) in lock(operations).drain() {
-        operation.detach();
+    let mut operations = lock(operations);
+    if !operations.is_empty() {
+        operations.drain().for_each(|(_, operation)| operation.detach());
     }
 }
 

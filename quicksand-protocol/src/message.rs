@@ -320,7 +320,8 @@ pub enum MessageError {
 ///
 /// [`MessageError::TooLong`] where it does not fit into a frame, as with a very long command line.
 pub fn to_payload<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
-    let payload = postcard::to_stdvec(message)?;
+    // Room for all but the rare long one: growing would cost more than all else here.
+    let payload = postcard::to_extend(message, Vec::with_capacity(128))?;
     if payload.len() > MAX_PAYLOAD {
         return Err(MessageError::TooLong(payload.len()));
     }

@@ -5,7 +5,7 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
+    fs::{self, File},
     io,
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
@@ -116,10 +116,27 @@ impl Process {
 
     /// The processor time that it has used, 0 where the host does not tell.
     pub fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
         let ticks = parse_cpu_ticks(&stat).unwrap_or(0);
         Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64)
+    }
+
+    /// How many nanoseconds its threads that there are now have run, if none of them is running or waits for a processor. `None`
+    /// also where the host does not tell.
+    pub fn rests_after(&self) -> Option<u64> {
+        let mut sum = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()? {
+            let thread = thread.ok()?.path();
+            let (stat, ran) =
+                (fs::read_to_string(thread.join("stat")).ok()?, fs::read_to_string(thread.join("schedstat")).ok()?);
+            let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
+            if state == 'R' {
+                return None;
+            }
+            sum += ran.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+        }
+        Some(sum)
     }
 
     /// Waits for its end, also where it is dropped meanwhile.
@@ -222,6 +239,18 @@ mod tests {
     fn processor_time_is_read() {
         assert_eq!(parse_cpu_ticks("7 (a) b) S 1 7 7 0 -1 4194560 10 0 0 0 30 12 0 0 20 0"), Some(42));
         assert_eq!(parse_cpu_ticks("nonsense"), None);
+    }
+
+    #[tokio::test]
+    async fn one_that_waits_is_told_from_one_that_runs() {
+        let waits = launch("sleep", &["1000"], vec![]).await.unwrap();
+        let runs = launch("sh", &["-c", "while :; do :; done"], vec![]).await.unwrap();
+        // Both have yet to become what they are.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let ran = waits.rests_after();
+        assert!(ran.is_some());
+        assert_eq!(waits.rests_after(), ran);
+        assert_eq!(runs.rests_after(), None);
     }
 
     #[test]

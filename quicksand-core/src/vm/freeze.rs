@@ -23,6 +23,12 @@ use crate::{
 /// How long the guest may take to write its caches to its disk.
 const SYNC_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a guest that answered may take to fall still, and how often it is looked at.
+const STILL_PATIENCE: Duration = Duration::from_millis(100);
+const STILL_STEP: Duration = Duration::from_millis(10);
+/// A guest counts as still when its QEMU has run for less than this in a step, in nanoseconds: its main loop wakes at times.
+const STILL: u64 = 100_000;
+
 /// How long a guest is left alone before it is frozen. What its kernel does a moment after it was busy, as to free what programs
 /// had and to let its clock's tick rest, each clone would else do before anything else: a third of what waking takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +99,7 @@ impl Vm {
             DiskAlone::Useless => Some(self.settle(&Request::Ping).await?),
             DiskAlone::AsItStands => None,
         };
-        sleep(rest.duration()).await;
+        let settled = self.rest(rest, settled).await?;
 
         let overlay = self.run_dir.next_overlay();
         empty_overlay(&host.cache, disk.size, &overlay)?;
@@ -127,6 +133,29 @@ impl Vm {
         let sent = self.channel.frames_sent();
         timeout(SYNC_PATIENCE, settled.reply()).await.map_err(|_| ChannelError::NoAnswer(SYNC_PATIENCE))??;
         Ok(sent)
+    }
+
+    /// Leaves the guest alone, and then has it do what it put off until it would be awake anyway, as some of its kernel's timers
+    /// allow: each clone would else do that first. Returns how many frames had been sent by then, where any was answered.
+    async fn rest(&self, rest: Rest, settled: Option<u64>) -> Result<Option<u64>, Error> {
+        if rest == Rest::None || settled.is_none() {
+            return Ok(settled);
+        }
+        sleep(rest.duration()).await;
+        let settled = self.settle(&Request::Ping).await?;
+        let deadline = Instant::now() + STILL_PATIENCE;
+        let mut last = None;
+        while Instant::now() < deadline {
+            sleep(STILL_STEP).await;
+            let now = self.process.rests_after();
+            if let (Some(last), Some(now)) = (last, now)
+                && now.saturating_sub(last) < STILL
+            {
+                break;
+            }
+            last = now;
+        }
+        Ok(Some(settled))
     }
 
     async fn stand_still(&self, directory: &Path, below: &str, above: &str) -> Result<(), Error> {
