@@ -36,9 +36,8 @@ const NODE: &str = "/dev/.quicksand-disk";
 /// Makes the root file system as large as its disk, which is to have `size` bytes.
 pub(crate) fn grow_root(size: u64) -> Result<Done, Failure> {
     let root = File::open("/").map_err(|e| failure("open /", &e))?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|e| failure("look at /", &e))?;
-    let kind = kind_of_root(&mounts).unwrap_or("unknown");
-    let file_system = FileSystem::of(kind).ok_or_else(|| {
+    let kind = kind_of(&root).map_err(|e| failure("look at /", &e))?;
+    let file_system = FileSystem::of(&kind).ok_or_else(|| {
         let message = format!(
             "grow the root file system: its kind is {kind}, and only ext4, xfs and btrfs are grown; leave disk_size(..) out"
         );
@@ -54,11 +53,20 @@ pub(crate) fn grow_root(size: u64) -> Result<Done, Failure> {
     Ok(Done::Nothing)
 }
 
-/// The kind of file system that is mounted on / last.
-fn kind_of_root(mounts: &str) -> Option<&str> {
-    let is_root = |line: &&str| line.split(' ').nth(4) == Some("/");
+/// The kind of file system that a file is on, as the kernel calls it. Where something was mounted over the root, there are two of that
+/// place, so it is found by the mount's number.
+fn kind_of(file: &File) -> io::Result<String> {
+    let of_file = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let mount = of_file.lines().find_map(|line| line.strip_prefix("mnt_id:")).unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(kind_of_mount(&mounts, mount.trim()).unwrap_or("unknown").to_owned())
+}
+
+fn kind_of_mount<'a>(mounts: &'a str, number: &str) -> Option<&'a str> {
+    let mut words = mounts.lines().map(|line| line.split(' ')).find(|words| words.clone().next() == Some(number))?;
     // Optional fields end with a dash.
-    mounts.lines().rfind(is_root)?.split(' ').skip_while(|word| *word != "-").nth(1)
+    words.find(|word| *word == "-")?;
+    words.next()
 }
 
 /// Makes a partition reach to the end of its disk, which is to have `size` bytes. Returns the partition's size.
@@ -168,12 +176,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kind_of_the_root_is_found() {
-        let mounts = "1 0 0:2 / / rw - rootfs rootfs rw\n\
-            24 1 0:22 / /proc rw,nosuid shared:12 - proc proc rw\n\
-            29 1 0:27 /root / rw,relatime shared:1 master:2 - btrfs /dev/vda3 rw,subvol=/root\n\
-            30 29 8:1 / /mnt rw - xfs /dev/sda1 rw\n";
-        assert_eq!(kind_of_root(mounts), Some("btrfs"));
-        assert_eq!(kind_of_root(""), None);
+    fn the_kind_of_a_mount_is_found() {
+        let mounts = "29 1 0:27 /root / rw,relatime shared:1 master:2 - btrfs /dev/vda3 rw,subvol=/root\n\
+            2 29 0:22 / /proc rw,nosuid - proc proc rw\n\
+            30 29 0:40 / / rw - overlay overlay rw\n";
+        assert_eq!(kind_of_mount(mounts, "29"), Some("btrfs"));
+        assert_eq!(kind_of_mount(mounts, "30"), Some("overlay"));
+        assert_eq!((kind_of_mount(mounts, "9"), kind_of_mount(mounts, "")), (None, None));
+        assert!(!kind_of(&File::open("/proc/self/mountinfo").unwrap()).unwrap().contains("unknown"));
     }
 }

@@ -65,10 +65,9 @@ pub(super) fn plan(file: &File, disk: Disk, own: Partition, first: mbr::Table) -
     place(&mut copy, (blocks - 1, 1), usable);
 
     let partition = Partition { len: end * disk.block - own.start, ..own };
-    // The copy first: it is what a system goes by that finds the other half written.
-    let copy = [&entries[..], &copy].concat();
-    let writes = vec![(usable * disk.block, copy), (at, entries), (disk.block, header), (0, first.protect(blocks))];
-    Ok(Some(Plan { partition, writes }))
+    let copy = (usable * disk.block, [&entries[..], &copy].concat());
+    let table = vec![(at, entries), (disk.block, header), (0, first.protect(blocks))];
+    Ok(Some(Plan { partition, copy: Some(copy), table }))
 }
 
 /// How many blocks the entries take, of a header that is sound.

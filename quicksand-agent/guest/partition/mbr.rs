@@ -73,6 +73,6 @@ impl Table {
         entry[LEN..].copy_from_slice(&len.to_le_bytes());
         entry[LAST..START].copy_from_slice(&FAR);
         let partition = Partition { len: blocks * disk.block, ..partition };
-        Ok(Some(Plan { partition, writes: vec![(0, self.0)] }))
+        Ok(Some(Plan { partition, copy: None, table: vec![(0, self.0)] }))
     }
 }

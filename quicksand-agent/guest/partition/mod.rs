@@ -34,8 +34,10 @@ pub(crate) struct Partition {
 pub(crate) struct Plan {
     /// The partition as it will be.
     pub(crate) partition: Partition,
-    /// Bytes and where they go, in an order in which each state between is one that a system recovers from.
-    writes: Vec<(u64, Vec<u8>)>,
+    /// Bytes and where they go: first the copy of the table, if there is one, which is what a system goes by that finds only half of
+    /// the table itself written; then the table.
+    copy: Option<(u64, Vec<u8>)>,
+    table: Vec<(u64, Vec<u8>)>,
 }
 
 /// Why a partition is not made larger. Finishes "grow the root file system's partition: ".
@@ -69,12 +71,14 @@ impl Plan {
         if table.is_protective()? { gpt::plan(file, disk, partition, table) } else { table.plan(disk, partition) }
     }
 
-    /// Writes the table. Each of its parts is on the disk before the next is begun.
+    /// Writes the table.
     pub(crate) fn write(&self, file: &File) -> io::Result<()> {
-        self.writes.iter().try_for_each(|(offset, bytes)| {
+        if let Some((offset, bytes)) = &self.copy {
             file.write_all_at(bytes, *offset)?;
-            file.sync_data()
-        })
+            file.sync_data()?;
+        }
+        self.table.iter().try_for_each(|(offset, bytes)| file.write_all_at(bytes, *offset))?;
+        file.sync_data()
     }
 }
 
