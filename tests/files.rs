@@ -7,6 +7,7 @@ use std::{
 };
 
 use quicksand::{Error, Sandbox, sandbox_test};
+use tokio::io::AsyncReadExt;
 
 fn random(len: usize) -> Vec<u8> {
     // A fixed sequence of bytes that does not compress to nothing (xorshift).
@@ -54,6 +55,26 @@ async fn what_can_not_be_read_or_written_says_why(sb: Sandbox) -> quicksand::Res
     assert!(matches!(sb.upload("/no/such/file", "/root/x").await, Err(Error::Io { .. })));
     // The channel is none the worse for it.
     assert_eq!(sb.execute("echo ok").await?.stdout, "ok\n");
+    Ok(())
+}
+
+/// Who reads a file while it is uploaded again finds one of the two, whole.
+#[sandbox_test(image = "debian")]
+async fn an_uploaded_file_replaces_another_at_once(sb: Sandbox) -> quicksand::Result<()> {
+    let host = tempfile::NamedTempFile::new().unwrap();
+    fs::write(host.path(), vec![b'a'; 2_000_000]).unwrap();
+    sb.upload(host.path(), "/root/f").await?;
+    // Counts what is neither: less than all of it, or nothing at all.
+    let watch = "while [ ! -e /root/end ]; do [ \"$(cat /root/f | wc -c)\" = 2000000 ] || echo torn; done; ls -A /root | grep quicksand";
+    let mut watcher = sb.command("sh").args(["-c", watch]).spawn().await?;
+    for round in 0..10 {
+        fs::write(host.path(), vec![b'b' + round; 2_000_000]).unwrap();
+        sb.upload(host.path(), "/root/f").await?;
+    }
+    sb.write_file("/root/end", "").await?;
+    let mut said = String::new();
+    watcher.stdout.take().expect("it is read once").read_to_string(&mut said).await.unwrap();
+    assert_eq!(said, "", "torn files, or leftovers beside it");
     Ok(())
 }
 
