@@ -139,6 +139,12 @@ async fn a_killed_qemu_is_told_soon_and_leaves_nothing() {
     sb.stop().await.unwrap();
     drop((child, sb));
     assert!(!directory.exists());
+
+    // Also to who writes it down at that moment, before anybody has seen its end.
+    let sb = start().await;
+    signal_qemu(&sb, Signal::SIGKILL);
+    let error = sb.checkpoint("late").await.unwrap_err();
+    assert!(matches!(error, Error::Ended { .. }), "{error}");
 }
 
 #[test]
@@ -216,6 +222,35 @@ async fn a_killed_agent_is_told_soon_and_comes_back() {
     kill_agent().await;
     sb.reboot().await.unwrap();
     assert_eq!(shell(&sb, "cat /root/f").await, "kept\n");
+}
+
+/// As with a sandbox in a `static` that several `#[tokio::test]`s share.
+#[test]
+fn a_runtime_that_has_gone_is_told_at_once() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let first = runtime();
+    let sb = std::sync::Arc::new(first.block_on(start()));
+    let other = std::sync::Arc::clone(&sb);
+    let under_way = first.spawn(async move { other.execute("sleep 1000").await });
+    let second = runtime();
+    assert_eq!(second.block_on(shell(&sb, "echo from another runtime")), "from another runtime\n");
+    let waits = second.spawn({
+        let sb = std::sync::Arc::clone(&sb);
+        async move { sb.execute("sleep 1000").await }
+    });
+    second.block_on(shell(&sb, "while [ \"$(pgrep -cx sleep)\" != 2 ]; do sleep 0.05; done"));
+    drop(first);
+    let begun = Instant::now();
+    let told = |error: Error| assert!(matches!(error, Error::Guest(ChannelError::RuntimeGone)), "{error}");
+    told(second.block_on(waits).unwrap().unwrap_err());
+    told(second.block_on(sb.execute("true")).unwrap_err());
+    told(second.block_on(sb.checkpoint("c")).unwrap_err());
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert!(second.block_on(under_way).unwrap_err().is_cancelled());
+    // All that does not talk to the guest works.
+    assert!(sb.is_running());
+    second.block_on(sb.stop()).unwrap();
+    assert!(!sb.is_running());
 }
 
 fn peak_memory() -> u64 {

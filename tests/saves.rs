@@ -65,6 +65,17 @@ async fn the_four_ways_to_start() {
 }
 
 #[tokio::test]
+async fn two_that_stop_it_at_once_are_one_too_many_and_no_fault() {
+    let saves = saves();
+    let sb = builder("debian", &saves).save("x").start().await.unwrap();
+    let (one, two) = tokio::join!(sb.stop(), sb.stop());
+    one.unwrap();
+    two.unwrap();
+    assert!(!sb.is_running());
+    assert_eq!(builder("x", &saves).start().await.unwrap().start_report().unwrap().kind, StartKind::Warm);
+}
+
+#[tokio::test]
 async fn a_running_sandbox_is_saved_and_both_go_on() {
     let saves = saves();
     let sb = builder("debian", &saves).start().await.unwrap();

@@ -56,6 +56,12 @@ pub enum ChannelError {
         "talk to the guest: its agent has ended, as when it is killed there; reboot() or revert(..) brings it back"
     )]
     AgentGone,
+    /// The tokio runtime that reads what the guest says has shut down: the one in which the sandbox was started or last put back.
+    #[error(
+        "talk to the guest: the runtime in which its sandbox was started has shut down; use a sandbox in one runtime, or through \
+         quicksand::blocking"
+    )]
+    RuntimeGone,
     /// The guest did not answer in time.
     #[error("get an answer from the guest within {} ms", .0.as_millis())]
     NoAnswer(Duration),
@@ -69,7 +75,7 @@ pub enum ChannelError {
     #[error("trust the guest: {0}")]
     Violation(String),
     /// The request does not fit into a message.
-    #[error("send a request to the guest: {0}")]
+    #[error("send a request to the guest: {0}; what is long goes by stdin(..), write_file(..) or upload(..)")]
     TooLarge(String),
     /// The guest tried and failed.
     #[error("{message} (in the guest)")]
@@ -227,8 +233,9 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        // First: a task that is dropped before its end would say why.
         self.shared.end(ChannelError::Closed);
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -433,7 +440,18 @@ async fn await_announce(reader: &mut OwnedReadHalf) -> Result<(), ChannelError> 
     }
 }
 
+/// Ends the session of a reader that is dropped before its end, as a runtime that shuts down does with its tasks: nobody would ever
+/// be answered.
+struct Reading(Arc<Shared>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.end(ChannelError::RuntimeGone);
+    }
+}
+
 async fn read(mut reader: OwnedReadHalf, rest: Vec<u8>, shared: Arc<Shared>) {
+    let _reading = Reading(Arc::clone(&shared));
     let work = async {
         let mut decoder = Decoder::new();
         let mut buffer = rest;

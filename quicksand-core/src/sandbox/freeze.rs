@@ -24,7 +24,15 @@ pub(super) enum Use {
 impl Running {
     /// Writes its machine into `directory`, which is then a [`State`] on its own. Returns how long the guest stood still. To be
     /// carried [to its end](super::running::to_the_end).
-    pub(super) async fn freeze(&self, directory: &Path, r#use: Use, _change: &Change) -> Result<Duration> {
+    pub(super) async fn freeze(&self, directory: &Path, r#use: Use, change: &Change) -> Result<Duration> {
+        match self.write_down(directory, r#use, change).await {
+            // Whatever it was at when the machine ended, that end is what there is to be told.
+            Err(error) => Err(self.vm().explain_any(error).await),
+            done => done,
+        }
+    }
+
+    async fn write_down(&self, directory: &Path, r#use: Use, _change: &Change) -> Result<Duration> {
         let vm = self.vm();
         let (disk_alone, rest, across, recipe) = match r#use {
             Use::Lasting { recipe } => (DiskAlone::Whole, Rest::Short, Across::Copy, recipe),

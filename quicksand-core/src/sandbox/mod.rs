@@ -80,6 +80,9 @@ pub struct StartReport {
 /// A virtual machine of one's own.
 ///
 /// Dropping it throws it away, with whatever it holds. [`stop`](Sandbox::stop) writes the save that the builder named.
+///
+/// It belongs to the tokio runtime in which it was started, and can be used for as long as that is there. Each `#[tokio::test]` has
+/// a runtime of its own, so that a sandbox in a `static` is of use to one of them alone. [`blocking`](crate::blocking) has none of this.
 #[derive(Debug)]
 pub struct Sandbox {
     options: SandboxBuilder,
@@ -186,8 +189,11 @@ impl Sandbox {
     /// Those of [`save`](Sandbox::save); the sandbox then runs on.
     pub async fn stop(&self) -> Result<()> {
         let Ok(running) = self.running() else { return Ok(()) };
-        if let Some(name) = &self.options.save {
-            self.save(name).await?;
+        if let Some(name) = &self.options.save
+            && let Err(error) = self.save(name).await
+        {
+            // Another call that stops it has written the save and was faster.
+            return if self.running().is_err() { Ok(()) } else { Err(error) };
         }
         *self.life() = Life::Stopped;
         running.vm().process().kill().await.map_err(Error::io("stop", Path::new("QEMU")))?;

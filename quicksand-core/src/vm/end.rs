@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::{Vm, console::PANIC};
-use crate::{Error, guest::ChannelError};
+use crate::{Error, guest::ChannelError, qemu::qmp::QmpError};
 
 /// How long QEMU may take to end once its channels are closed, and what it and the guest said last to be read. Milliseconds, on a host
 /// that is not overloaded.
@@ -58,6 +58,17 @@ impl Vm {
             };
         }
         error.into()
+    }
+
+    /// The same for an error of any kind: a machine that ends closes QEMU's control channel as well.
+    pub(crate) async fn explain_any(&self, error: Error) -> Error {
+        if !matches!(error, Error::Guest(ChannelError::Closed) | Error::Qmp(QmpError::Closed { .. })) {
+            return error;
+        }
+        match self.explain(ChannelError::Closed).await {
+            Error::Guest(ChannelError::Closed) => error,
+            explained => explained,
+        }
     }
 
     /// Ends the machine, whoever still uses it: what is under way in it fails with `why`.
