@@ -85,33 +85,33 @@ impl Sandbox {
     }
 
     /// Copies a file or directory of the host to `to`, an absolute path in the guest that names the copy itself. What is there
-    /// already is overwritten or, with directories, added to. Modes, times and links are kept; the copy is root's.
+    /// already is overwritten or, with directories, added to. Modes, times and symbolic links are kept; the copy is root's. Devices,
+    /// pipes and sockets are left out.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the host's file can't be read; [`Error::Guest`] where the guest can't write.
+    /// [`Error::Io`], with the file, where the host can't read it; [`Error::Guest`] where the guest can't write.
     pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let from = from.as_ref().to_owned();
-        let source = from.clone();
-        self.send_archive(&from, to.as_ref(), move |writer| pack(&source, writer)).await
+        self.send_archive(to.as_ref(), move |writer| pack(&from, writer)).await
     }
 
     /// Makes a file in the guest, in place of what is there, of its content and what the header says of it.
     pub(crate) async fn upload_as(&self, mut header: tar::Header, content: Vec<u8>, to: &Path) -> Result<()> {
+        let path = to.to_owned();
         let pack = move |writer: Counted<BlockingWriter>| {
             let mut builder = tar::Builder::new(writer);
-            builder.append_data(&mut header, ".", &content[..])?;
-            builder.into_inner()?.flush()
+            let written = builder.append_data(&mut header, ".", &content[..]);
+            written.and_then(|()| builder.into_inner()?.flush()).map_err(|error| (path, error))
         };
-        self.send_archive(to, to, pack).await
+        self.send_archive(to, pack).await
     }
 
-    /// Sends an archive whose root becomes `to`. `from` is what an error names that the host is to blame for.
+    /// Sends an archive whose root becomes `to`. What goes wrong on the host comes with the file that it is about.
     async fn send_archive(
         &self,
-        from: &Path,
         to: &Path,
-        pack: impl FnOnce(Counted<BlockingWriter>) -> io::Result<()> + Send + 'static,
+        pack: impl FnOnce(Counted<BlockingWriter>) -> Result<(), (PathBuf, io::Error)> + Send + 'static,
     ) -> Result<()> {
         let vm = self.vm().await?;
         let path = to.as_os_str().as_bytes().to_vec();
@@ -123,7 +123,7 @@ impl Sandbox {
         let sent = sent.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         match sent {
             // Where the stream broke, the guest's reply says why.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("upload", from)(error)),
+            Err((file, error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("upload", &file)(error)),
             _ => finish(&vm, operation).await,
         }
     }
@@ -241,18 +241,39 @@ impl<T: Write> Write for Counted<T> {
     }
 }
 
-/// Writes a file or directory as a tar whose root it is.
-fn pack(from: &Path, to: impl Write) -> io::Result<()> {
+/// Writes a file or directory as a tar whose root it is. An error comes with the file that it is about.
+fn pack(from: &Path, to: impl Write) -> Result<(), (PathBuf, io::Error)> {
+    fn at<T>(path: &Path, done: io::Result<T>) -> Result<T, (PathBuf, io::Error)> {
+        done.map_err(|error| (path.to_owned(), error))
+    }
     let mut builder = tar::Builder::new(io::BufWriter::with_capacity(64 * 1024, to));
     builder.follow_symlinks(false);
     // What the caller names may be a link; what lies below it is copied as it is.
-    let root = fs::canonicalize(from)?;
-    if root.is_dir() {
-        builder.append_dir_all(".", &root)?;
-    } else {
-        builder.append_path_with_name(&root, ".")?;
+    let mut queue = vec![(at(from, fs::canonicalize(from))?, PathBuf::from("."))];
+    while let Some((source, name)) = queue.pop() {
+        let is_root = name == Path::new(".");
+        let kind = match fs::symlink_metadata(&source) {
+            Ok(metadata) => metadata.file_type(),
+            // Gone since its directory was read, as a build's temporary files are.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_root => continue,
+            Err(error) => return Err((source, error)),
+        };
+        if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+            if is_root {
+                return Err((source, io::Error::other("it is neither a file nor a directory")));
+            }
+            tracing::debug!(path = %source.display(), "a device, pipe or socket is left out of an upload");
+            continue;
+        }
+        at(&source, builder.append_path_with_name(&source, &name))?;
+        if kind.is_dir() {
+            let entries = fs::read_dir(&source).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+            let mut entries = at(&source, entries)?;
+            entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
+            queue.extend(entries.into_iter().map(|entry| (entry.path(), name.join(entry.file_name()))));
+        }
     }
-    builder.into_inner()?.flush()
+    at(from, builder.into_inner().and_then(|mut writer| writer.flush()))
 }
 
 /// Unpacks a guest's tar: its root becomes `to`.
@@ -348,8 +369,22 @@ fn make_directory(target: &Path) -> Result<()> {
         Ok(()) => {
             fs::set_permissions(target, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", target))
         }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            open_directory(target);
+            Ok(())
+        }
         Err(e) => Err(Error::io("create", target)(e)),
+    }
+}
+
+/// Lets us fill a directory of ours that is closed to us, as one that an earlier download left read-only: it gets its own mode at the
+/// end. Where that can't be done, what goes into it fails and says why.
+fn open_directory(directory: &Path) {
+    const OURS: u32 = 0o700;
+    let Ok(metadata) = fs::symlink_metadata(directory) else { return };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if metadata.is_dir() && mode & OURS != OURS {
+        let _ = fs::set_permissions(directory, Permissions::from_mode(mode | OURS));
     }
 }
 
@@ -447,6 +482,7 @@ mod tests {
         std::os::unix::fs::symlink("deep/er/run", from.join("link")).unwrap();
         let long = "n".repeat(200);
         fs::write(from.join(&long), vec![1; 200_000]).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(from.join("socket")).unwrap();
         let mut bytes = Vec::new();
         pack(&from, &mut bytes).unwrap();
         unpack(&bytes[..], &to).unwrap();
@@ -455,7 +491,8 @@ mod tests {
         assert_eq!((mode("deep/er/run"), mode("deep/er")), (0o751, 0o555));
         assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("deep/er/run"));
         assert_eq!(fs::read(to.join(&long)).unwrap(), vec![1; 200_000]);
-        assert!(to.join("empty").is_dir());
+        assert!(to.join("empty").is_dir() && !to.join("socket").exists());
+        drop(socket);
         let time = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
         let apart = time(&from.join(&long)).duration_since(time(&to.join(&long))).unwrap();
         assert!(apart < Duration::from_secs(1));
@@ -465,6 +502,31 @@ mod tests {
         pack(&from.join("link"), &mut bytes).unwrap();
         unpack(&bytes[..], &file).unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"#!");
+    }
+
+    #[test]
+    fn what_can_not_be_packed_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let missing = temp.path().join("missing");
+        let (path, error) = pack(&missing, io::sink()).unwrap_err();
+        assert_eq!((&path, error.kind()), (&missing, io::ErrorKind::NotFound));
+        let (path, error) = pack(Path::new("/dev/null"), io::sink()).unwrap_err();
+        assert!(path == Path::new("/dev/null") && error.to_string().contains("neither a file nor a directory"));
+    }
+
+    #[test]
+    fn a_closed_directory_is_filled_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let to = temp.path().join("to");
+        fs::create_dir(&to).unwrap();
+        fs::set_permissions(&to, Permissions::from_mode(0o500)).unwrap();
+        // What root may do regardless of modes says nothing: the mode itself is looked at.
+        make_directory(&to).unwrap();
+        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o7777, 0o700);
+        for _ in 0..2 {
+            take(&to, &[(".", D, ""), ("f", F, "x")]).unwrap();
+            assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o755);
+        }
     }
 
     #[test]
