@@ -118,7 +118,7 @@ pub enum Error {
         free: Size,
     },
     /// There is neither an image nor a save of that name.
-    #[error("find {name:?}: it is neither a save in {} nor an image; images are: {}", saves.display(), images.join(", "))]
+    #[error("find {name:?}: {}", if images.is_empty() { "there is neither a disk nor a save".to_owned() } else { format!("it is neither a save in {} nor an image; images are: {}", saves.display(), images.join(", ")) })]
     NoSuchSource {
         /// The name.
         name: String,
@@ -156,7 +156,7 @@ pub enum Error {
         name: String,
     },
     /// The sandbox has no checkpoint of that tag.
-    #[error("find the checkpoint {tag:?}: {}", if tags.is_empty() { "there are none".to_owned() } else { format!("there are {}", tags.join(", ")) })]
+    #[error("find the checkpoint {tag:?}: {}", if tags.is_empty() { "there are none".to_owned() } else { format!("there are {tags:?}") })]
     NoSuchCheckpoint {
         /// The tag.
         tag: String,

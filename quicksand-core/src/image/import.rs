@@ -138,23 +138,28 @@ pub(crate) fn origin(source: impl Into<String>, digest: Option<String>) -> Origi
 /// Puts the disk into the image's directory, as a qcow2.
 async fn take_disk(from: &Path, directory: &Path, reporter: &Reporter) -> Result<qcow2::Header, ImageError> {
     let first = first_bytes(from)?;
-    if let Some(kind) = foreign_kind(&first) {
-        return Err(ImageError::Disk(qcow2::Qcow2Error::Refused {
-            path: from.to_owned(),
-            why: format!("it is a disk of the kind {kind}; `qemu-img convert -O qcow2` makes a qcow2 of it"),
-        }));
-    }
     let target = directory.join(disk::FILE);
+    // The copy is ours: what is wrong with it is wrong with the user's.
+    let refused = |why| ImageError::Disk(qcow2::Qcow2Error::Refused { path: from.to_owned(), why });
+    let check = || match qcow2::check(&target) {
+        Err(qcow2::Qcow2Error::Refused { why, .. }) => Err(refused(why)),
+        checked => Ok(checked?),
+    };
+    if let Some(kind) = foreign_kind(&first) {
+        return Err(refused(format!(
+            "it is a disk of the kind {kind}; `qemu-img convert -O qcow2` makes a qcow2 of it"
+        )));
+    }
     let packed = first.starts_with(&[0x1f, 0x8b])
         || first.starts_with(b"\xfd7zXZ\0")
         || first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
-    let (from, to) = (from.to_owned(), target.clone());
+    let (original, to) = (from.to_owned(), target.clone());
     let shown = reporter.clone();
     off_the_runtime(move || {
         if packed {
-            let total = from.metadata().map_or(0, |metadata| metadata.len());
+            let total = original.metadata().map_or(0, |metadata| metadata.len());
             shown.report("unpack", 0, total);
-            let input = File::open(&from).map_err(ImageError::io("read", &from))?;
+            let input = File::open(&original).map_err(ImageError::io("read", &original))?;
             let mut current = 0;
             let input = Counted {
                 from: input,
@@ -164,27 +169,27 @@ async fn take_disk(from: &Path, directory: &Path, reporter: &Reporter) -> Result
                 },
             };
             let write = || copy_sparsely(unpacked(input, LARGEST_DISK)?, &mut File::create(&to)?);
-            write().map_err(ImageError::io("unpack", &from))
+            write().map_err(ImageError::io("unpack", &original))
         } else {
             // A copy, or where the file system can, the same blocks: the original may change.
-            fs::copy(&from, &to).map(drop).map_err(ImageError::io("copy", &from))
+            fs::copy(&original, &to).map(drop).map_err(ImageError::io("copy", &original))
         }
     })
     .await?;
     if first_bytes(&target)?.starts_with(&qcow2::MAGIC) {
-        return Ok(qcow2::check(&target)?);
+        return check();
     }
     let len = target.metadata().map_err(ImageError::io("look at", &target))?.len();
     if len == 0 || len % 512 != 0 {
         let why = format!("it has {len} bytes, which no disk has: it is neither a qcow2 nor a whole number of sectors");
-        return Err(ImageError::Disk(qcow2::Qcow2Error::Refused { path: target, why }));
+        return Err(refused(why));
     }
     require(&[("qemu-img", "qemu-utils")])?;
     let raw = directory.join("disk.raw");
     fs::rename(&target, &raw).map_err(ImageError::io("rename", &target))?;
     disk::convert(directory, "disk.raw", reporter).await?;
     fs::remove_file(&raw).map_err(ImageError::io("remove", &raw))?;
-    Ok(qcow2::check(&target)?)
+    check()
 }
 
 fn first_bytes(path: &Path) -> Result<Vec<u8>, ImageError> {
