@@ -24,7 +24,7 @@ pub(crate) enum Target {
 }
 
 /// All figures, in the order of the table.
-pub(crate) const KEYS: [Key; 42] = {
+pub(crate) const KEYS: [Key; 45] = {
     use Target::{AtLeast, AtMost, AtMostTimes, None as Untold};
     const fn key(name: &'static str, what: &'static str, target: Target) -> Key {
         Key { name, what, target, peer: None }
@@ -51,6 +51,9 @@ pub(crate) const KEYS: [Key; 42] = {
         key("revert_s", "return to it until the agent has answered", AtMost(0.30)),
         key("fork_s", "a twin of a running guest until its agent has answered", AtMost(0.50)),
         key("disk_grow_s", "what a disk of 40G adds to a start", AtMost(1.0)),
+        key("grow_ext4_s", "what 10G add to a start where the root is an ext4 of 1G on a partition", AtMost(1.0)),
+        key("grow_xfs_s", "the same with an xfs of 320M", AtMost(1.0)),
+        key("grow_btrfs_s", "the same with a btrfs of 160M", AtMost(1.0)),
         key("reboot_s", "reboot until all is up again", AtMost(40.0)),
         key("changes_s", "what has changed in a guest since it started", AtMost(2.0)),
         key("clone_private_mb", "memory of a clone's own after one command", AtMost(60.0)),

@@ -1,4 +1,4 @@
-//! What becomes of a running sandbox: checkpoints, returns, twins, a larger disk, a reboot.
+//! What becomes of a running sandbox: checkpoints, returns, twins, a reboot.
 
 use std::time::Instant;
 
@@ -6,10 +6,8 @@ use quicksand::Sandbox;
 
 use crate::{IMAGE, Result, options::Options, results::Results};
 
-pub(crate) const KEYS: [&str; 5] = ["checkpoint_s", "revert_s", "fork_s", "disk_grow_s", "reboot_s"];
+pub(crate) const KEYS: [&str; 4] = ["checkpoint_s", "revert_s", "fork_s", "reboot_s"];
 
-/// Ten times the image's.
-const LARGE: &str = "40G";
 const REBOOTS: usize = 2;
 
 pub(crate) async fn measure(options: &Options, results: &mut Results) -> Result<()> {
@@ -34,21 +32,6 @@ pub(crate) async fn measure(options: &Options, results: &mut Results) -> Result<
     results.add("checkpoint_s", &checkpoints);
     results.add("revert_s", &reverts);
     results.add("fork_s", &forks);
-
-    let (mut plain, mut grown) = (Vec::new(), Vec::new());
-    for _ in 0..options.runs {
-        for (size, times) in [(None, &mut plain), (Some(LARGE), &mut grown)] {
-            let builder = Sandbox::builder(IMAGE);
-            let builder = size.into_iter().fold(builder, |builder, size| builder.disk_size(size));
-            let begun = Instant::now();
-            let sandbox = builder.start().await?;
-            sandbox.ping().await?;
-            times.push(begun.elapsed().as_secs_f64());
-            sandbox.stop().await?;
-        }
-    }
-    let more: Vec<f64> = grown.iter().zip(&plain).map(|(grown, plain)| grown - plain).collect();
-    results.add("disk_grow_s", &more);
 
     if options.wants(&["reboot_s"]) {
         let mut reboots = Vec::new();

@@ -3,8 +3,8 @@
 //!
 //! - `keys`: what is measured, in which unit, and against which target;
 //! - `options`: the command line;
-//! - `clones`, `commands`, `saves`, `lifecycle`, `changes`, `files`, `images`, `container`, `guests`, `mounts`, `network`, `pool`,
-//!   `shell`, `suite`, `peer`: the measurements;
+//! - `clones`, `commands`, `saves`, `lifecycle`, `growth`, `changes`, `files`, `images`, `container`, `guests`, `mounts`,
+//!   `network`, `pool`, `shell`, `suite`, `peer`: the measurements;
 //! - `floor`: QEMU alone, without any of quicksand's code;
 //! - `results`: figures, and how they are shown.
 //!
@@ -18,6 +18,7 @@ mod container;
 mod disks;
 mod files;
 mod floor;
+mod growth;
 mod guests;
 mod images;
 mod keys;
@@ -107,8 +108,12 @@ async fn measure(options: &Options) -> Result<Results> {
         saves::measure(options, &mut results).await?;
     }
     if options.wants(&lifecycle::KEYS) {
-        say("checkpoints, twins, larger disks, reboots");
+        say("checkpoints, twins, reboots");
         lifecycle::measure(options, &mut results).await?;
+    }
+    if options.wants(&growth::KEYS) {
+        say("larger disks");
+        growth::measure(options, &mut results).await?;
     }
     if options.wants(&changes::KEYS) {
         say("what has changed");
