@@ -202,6 +202,36 @@ async fn saving_to_a_full_disk() {
     assert_eq!(shell(&new, "cat /root/f; stat -c %s /dev/shm/bulk").await, "new\n8000000\n");
 }
 
+#[test]
+fn what_the_host_lacks_costs_no_frozen_state() {
+    let saves = tempfile::tempdir_in(target()).unwrap();
+    let wrapper = ["unshare", "--map-root-user", "--mount"];
+    alone(&wrapper, "starting_without_room_for_a_file", &[("FAULTS_SAVES", saves.path())]);
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a process of its own"]
+async fn starting_without_room_for_a_file() {
+    let saves = PathBuf::from(std::env::var_os("FAULTS_SAVES").unwrap());
+    let sb = Sandbox::builder("debian").saves_dir(&saves).start().await.unwrap();
+    sb.save("s").await.unwrap();
+    let machines = run_dir(&sb).parent().unwrap().to_owned();
+    drop(sb);
+    // Machines are kept on a file system with bytes enough, and files for half a machine.
+    let mount = ["-t", "tmpfs", "-o", "size=8G,nr_inodes=3", "machines"];
+    assert!(Command::new("mount").args(mount).arg(&machines).status().unwrap().success());
+    for source in ["debian", "s"] {
+        let error = Sandbox::builder(source).saves_dir(&saves).start().await.unwrap_err();
+        println!("{source}: {error:?}");
+        assert!(format!("{error:?}").contains("StorageFull"), "{error:?}");
+    }
+    assert!(Command::new("umount").arg(&machines).status().unwrap().success());
+    for source in ["debian", "s"] {
+        let sb = Sandbox::builder(source).saves_dir(&saves).start().await.unwrap();
+        assert_eq!(sb.start_report().unwrap().kind, quicksand::StartKind::Warm, "{:?}", sb.start_report());
+    }
+}
+
 #[tokio::test]
 async fn a_killed_agent_is_told_soon_and_comes_back() {
     let sb = start().await;

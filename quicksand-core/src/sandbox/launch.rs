@@ -16,7 +16,7 @@ use crate::{
     machine::Machine,
     source::{self, Source},
     state::State,
-    vm::{Identity, Outside, Probe, Vm},
+    vm::{Identity, Outside, Probe, StartCause, Vm},
 };
 
 impl SandboxBuilder {
@@ -120,6 +120,7 @@ impl SandboxBuilder {
                 }
                 match self.clone_of(host, state, outside, self.identity).await {
                     Ok(vm) => return Ok((vm, StartKind::Warm, reasons, false)),
+                    Err(error) if !may_be_the_states_fault(&error) => return Err(error),
                     Err(error) => reasons.push(format!("the save's memory could not be used: failed to {error}")),
                 }
             } else {
@@ -140,7 +141,7 @@ impl SandboxBuilder {
         }
         match self.clone_of(host, &warm.state, outside, Identity::New).await {
             Ok(vm) => return Ok((vm, kind, reasons, false)),
-            Err(error) if warm.booted => return Err(error),
+            Err(error) if warm.booted || !may_be_the_states_fault(&error) => return Err(error),
             Err(error) => reasons.push(format!("the warm state could not be used: failed to {error}")),
         }
         source::quarantine(host, &warm.state);
@@ -154,6 +155,17 @@ impl SandboxBuilder {
         let loaded = ready.take()?.of(&state.manifest.id, self.network)?;
         let woken = loaded.wake(self.identity).await;
         woken.inspect_err(|error| tracing::warn!(%error, "a machine that was made ready does not wake")).ok()
+    }
+}
+
+/// Whether it may be the frozen state that keeps a clone from starting. What the host lacks, as room or rights in the cache directory,
+/// would keep a boot from it as well, and is no reason to throw a state away.
+fn may_be_the_states_fault(error: &Error) -> bool {
+    match error {
+        Error::Start(start) => !matches!(start.cause, StartCause::OutOfMemory),
+        // The memory of its display is a part of the state, too.
+        Error::Memory(_) => true,
+        _ => false,
     }
 }
 
