@@ -85,10 +85,15 @@ async fn code_signal_and_timeout_are_told_apart(sb: Sandbox) -> quicksand::Resul
 async fn what_can_not_be_run_is_an_error_and_no_more(sb: Sandbox) -> quicksand::Result<()> {
     let error = sb.command("/no/such/program").output().await.unwrap_err();
     assert!(matches!(&error, Error::Guest(_)) && error.to_string().contains("No such file"), "{error}");
-    let error = sb.command("true").current_dir("/no/such").output().await.unwrap_err();
-    assert!(matches!(error, Error::Guest(_)), "{error}");
+    // It is the directory that is missing, and not the program.
+    for (directory, why) in [("/no/such", "No such file"), ("/etc/passwd", "Not a directory")] {
+        let error = sb.command("true").current_dir(directory).output().await.unwrap_err();
+        let said = error.to_string();
+        assert!(matches!(error, Error::Guest(_)) && said.contains(&format!("enter {directory} for")), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
     let error = sb.command("true").arg("x".repeat(1 << 20)).output().await.unwrap_err();
-    assert!(error.to_string().contains("the limit is"), "{error}");
+    assert!(error.to_string().contains("the limit is") && error.to_string().contains("stdin(..)"), "{error}");
     assert!(sb.command("true").output().await?.success());
     Ok(())
 }

@@ -47,6 +47,9 @@ async fn what_can_not_be_read_or_written_says_why(sb: Sandbox) -> quicksand::Res
         (sb.write_file("/no/such", vec![1; 2_000_000]).await, "No such file"),
         (sb.write_file("/proc/version", "x").await, "os error"),
         (sb.download("/no/such", "/tmp/quicksand-never").await, "No such file"),
+        (sb.download("/dev/null", "/tmp/quicksand-never").await, "neither a file nor a directory"),
+        (sb.upload("/etc/passwd", "/no/such/file").await, "No such file"),
+        (sb.upload("/etc/passwd", "/tmp/").await, "Is a directory"),
     ];
     for (result, word) in cases {
         let error = result.unwrap_err();

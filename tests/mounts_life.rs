@@ -100,6 +100,13 @@ async fn on_and_off_while_it_runs() {
     let mount = sb.mount(Mount::new(host.path(), "/m")).await.unwrap();
     let again = sb.mount(Mount::new(host.path(), "/m")).await.unwrap_err();
     assert!(matches!(again, Error::BadOption { option: "mount", .. }), "{again}");
+    // By whichever name: one over the other would keep that from being taken off.
+    shell(&sb, "ln -s / /root/link").await;
+    for name in ["/mnt/../m", "/root/link/m"] {
+        let again = sb.mount(Mount::new(host.path(), name)).await.unwrap_err();
+        assert!(again.to_string().contains("there is a mount at /m already"), "{again}");
+    }
+    assert_eq!(sb.active_mounts(), std::slice::from_ref(&mount));
     let mut user = sb.command("sleep").arg("1000").current_dir("/m").spawn().await.unwrap();
     shell(&sb, "while ! pgrep -x sleep > /dev/null; do sleep 0.05; done").await;
     let busy = sb.unmount(&mount).await.unwrap_err().to_string();

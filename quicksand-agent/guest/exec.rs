@@ -8,6 +8,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::{ffi::OsStringExt, process::CommandExt, process::ExitStatusExt},
     },
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
@@ -57,7 +58,10 @@ pub(crate) fn run(exec: Exec, operation: &Arc<Operation>) -> Result<Exit, Failur
     let terminal = exec.terminal.map(|window| Terminal::open(window, &user)).transpose();
     let terminal = terminal.map_err(|error| failed("make a terminal for", &error))?;
     let mut command = command(exec, &user, terminal.as_ref()).map_err(|error| failed("run", &error))?;
-    let mut child = command.spawn().map_err(|error| failed("run", &error))?;
+    let mut child = command.spawn().map_err(|error| match missing_directory(&command) {
+        Some((directory, error)) => failed(&format!("enter {} for", directory.display()), &error),
+        None => failed("run", &error),
+    })?;
     // With it go its copies of the terminal.
     drop(command);
     let streams = match terminal {
@@ -198,6 +202,16 @@ fn command(exec: Exec, user: &User, terminal: Option<&Terminal>) -> io::Result<C
         become_user(&mut command, user);
     }
     Ok(command)
+}
+
+/// The directory that a program was to begin in, where that is what keeps it from running: its error could as well be of the program.
+fn missing_directory(command: &Command) -> Option<(&Path, io::Error)> {
+    let directory = command.get_current_dir()?;
+    let found = fs::metadata(directory).and_then(|metadata| match metadata.is_dir() {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(nix::libc::ENOTDIR)),
+    });
+    Some((directory, found.err()?))
 }
 
 /// Gives the program the user's identity, with the supplementary groups that the standard library can't set.

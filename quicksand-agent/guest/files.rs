@@ -69,6 +69,8 @@ pub(crate) fn unpack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fa
 
 /// Puts a file in place at once: whoever opens it meanwhile finds the old one or the new one, and one that runs can be replaced.
 fn replace<R: io::Read>(entry: &mut tar::Entry<'_, R>, target: &Path) -> io::Result<()> {
+    // What ends with a slash is the name of a directory to the kernel.
+    let target = &target.components().collect::<PathBuf>();
     let beside = target.with_file_name(format!(".quicksand-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     let placed = entry.unpack(&beside).and_then(|_| fs::rename(&beside, target));
     if placed.is_err() {
@@ -96,6 +98,9 @@ pub(crate) fn pack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fail
                 Err(e) => return Err(e),
             };
             if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+                if name == Path::new(".") {
+                    return Err(io::Error::other("it is neither a file nor a directory"));
+                }
                 continue;
             }
             builder.append_path_with_name(&source, &name)?;
@@ -132,5 +137,14 @@ fn absolute(path: &[u8]) -> Result<PathBuf, Failure> {
 }
 
 fn failure(verb: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure { errno: error.raw_os_error().unwrap_or(0), message: format!("{verb} {}: {error}", path.display()) }
+    // An archive's errors say at which file, and have the kernel's within.
+    let mut message = format!("{verb} {}: {error}", path.display());
+    let mut errno = error.raw_os_error();
+    let mut inner = error.get_ref().and_then(|inner| inner.source());
+    while let Some(error) = inner {
+        message = format!("{message}: {error}");
+        errno = errno.or(error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error));
+        inner = error.source();
+    }
+    Failure { errno: errno.unwrap_or(0), message }
 }

@@ -61,6 +61,11 @@ pub(crate) fn mount(wanted: Mount) -> Result<Done, Failure> {
     }
     DirBuilder::new().recursive(true).create(asked).map_err(|e| at("create", e))?;
     let path = fs::canonicalize(asked).map_err(|e| at("find", e))?;
+    // By another name, as over a link or `..`. One that was put over another would hide it, and keep it when it is to go.
+    if mounted().iter().any(|one| one.path == path && is_at(&path, one.device)) {
+        let message = format!("mount at {}: there is a mount at {} already", asked.display(), path.display());
+        return Err(Failure { errno: libc::EEXIST, message });
+    }
     let port = port::open_named(&wanted.port, PORT_DEADLINE).map_err(|e| at("open the port of", e))?;
     let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(|e| at("open /dev/fuse for", e))?;
 
