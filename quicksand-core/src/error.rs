@@ -222,8 +222,11 @@ pub enum Error {
     #[error(transparent)]
     Guest(#[from] ChannelError),
     /// The machine has ended by itself.
-    #[error("talk to the guest: its machine has ended; last lines of its console:\n{console}")]
+    #[error("talk to the guest: its machine has ended ({qemu}); last lines of its console: {}", shown(console))]
     Ended {
+        /// How its QEMU ended, and what it said last if it said anything: one that was killed, as for the host's want of memory, or that
+        /// failed is told from a guest that switched itself off.
+        qemu: String,
         /// The last lines of the guest's console.
         console: String,
         /// How it was noticed.

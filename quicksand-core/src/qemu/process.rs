@@ -114,6 +114,11 @@ impl Process {
         self.ended.borrow().is_none()
     }
 
+    /// How it ended. `None` while it runs.
+    pub fn status(&self) -> Option<ExitStatus> {
+        *self.ended.borrow()
+    }
+
     /// The processor time that it has used, 0 where the host does not tell.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();

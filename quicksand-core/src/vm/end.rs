@@ -6,7 +6,7 @@ use quicksand_protocol::message::Request;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::{Vm, console::PANIC};
+use super::{Vm, console::PANIC, last_lines};
 use crate::{Error, guest::ChannelError, qemu::qmp::QmpError};
 
 /// How long QEMU may take to end once its channels are closed, and what it and the guest said last to be read. Milliseconds, on a host
@@ -44,7 +44,12 @@ impl Vm {
 
     /// The error of whoever uses the machine after its end.
     pub(crate) fn ended_error(&self) -> Error {
-        Error::Ended { console: self.console_tail(40), source: ChannelError::Closed }
+        let ended = self.process.status().map_or("QEMU ended".to_owned(), |status| format!("QEMU ended with {status}"));
+        let qemu = match last_lines(&self.qemu_log(), 5) {
+            said if said.is_empty() => ended,
+            said => format!("{ended}, and said: {said}"),
+        };
+        Error::Ended { qemu, console: self.console_tail(40), source: ChannelError::Closed }
     }
 
     /// What an error of the channel means, once it is known whether the machine is still there.
