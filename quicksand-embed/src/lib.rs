@@ -3,13 +3,15 @@
 //!
 //! Cargo has no stable way to depend on another package's executable, so this runs cargo once more on the very package whose
 //! build script calls it, with a feature that turns the program on, in a target directory of its own (the outer one is
-//! locked).
+//! locked). That is one for all builds into the outer one, so that a program is compiled once, not once for each profile and set
+//! of features.
 #![forbid(unsafe_code)]
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     hash::{DefaultHasher, Hasher},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -45,7 +47,7 @@ impl Program<'_> {
     fn compile(&self) {
         let var = |name: &str| env::var(name).unwrap_or_else(|e| panic!("cargo sets {name} for build scripts: {e}"));
         let out_dir = PathBuf::from(var("OUT_DIR"));
-        let target_dir = out_dir.join("target");
+        let target_dir = shared_directory(&out_dir);
         let target = format!("{}-unknown-linux-gnu", var("CARGO_CFG_TARGET_ARCH"));
 
         let mut cargo = Command::new(var("CARGO"));
@@ -75,6 +77,11 @@ impl Program<'_> {
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", self.opt_level)
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "4");
+        fs::create_dir_all(&target_dir).unwrap_or_else(|e| panic!("failed to create {}: {e}", target_dir.display()));
+        // Another build may be about to leave a program of the same name, from other sources.
+        let lock = target_dir.join("lock");
+        let only_one = File::create(&lock).and_then(|file| file.lock().map(|()| file));
+        let _only_one = only_one.unwrap_or_else(|e| panic!("failed to lock {}: {e}", lock.display()));
         let status = cargo.status().expect("cargo started this script and can be started again");
         assert!(
             status.success(),
@@ -91,5 +98,37 @@ impl Program<'_> {
         };
         write(self.name, &bytes);
         write(&format!("{}.id", self.name), format!("{:016x}", hasher.finish()).as_bytes());
+    }
+}
+
+/// Where programs are compiled: in the outermost target directory that there is around `out_dir`. Cargo marks them.
+fn shared_directory(out_dir: &Path) -> PathBuf {
+    let of_cargo = |directory: &&Path| {
+        fs::read_to_string(directory.join("CACHEDIR.TAG")).is_ok_and(|tag| tag.contains("created by cargo"))
+    };
+    out_dir.ancestors().filter(of_cargo).last().unwrap_or(out_dir).join("quicksand-embed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_target_directory_is_found_from_all_within() {
+        let outside = env::temp_dir().join(format!("quicksand-embed-{}", std::process::id()));
+        let out_dirs =
+            ["target/debug/build/a-1/out", "target/release/build/a-2/out", "target/tests/b/debug/build/a-3/out"];
+        for out_dir in out_dirs {
+            fs::create_dir_all(outside.join(out_dir)).unwrap();
+        }
+        let unmarked = shared_directory(&outside.join(out_dirs[0]));
+        for marked in ["target", "target/tests/b"] {
+            fs::write(outside.join(marked).join("CACHEDIR.TAG"), "# created by cargo.\n").unwrap();
+        }
+        fs::write(outside.join("CACHEDIR.TAG"), "# another program's\n").unwrap();
+        let found = out_dirs.map(|out_dir| shared_directory(&outside.join(out_dir)));
+        fs::remove_dir_all(&outside).unwrap();
+        assert_eq!(unmarked, outside.join(out_dirs[0]).join("quicksand-embed"));
+        assert_eq!(found, out_dirs.map(|_| outside.join("target/quicksand-embed")));
     }
 }
