@@ -1,7 +1,7 @@
 //! What the compiler says where an attribute is used wrongly: `tests/ui/*.rs` must fail with the messages beside them.
 //!
-//! `TRYBUILD=overwrite cargo test -p quicksand-macros --test ui` writes the messages anew. Read the difference before you commit it: each
-//! must say what is accepted.
+//! `TRYBUILD=overwrite cargo test -p quicksand-macros --test ui` writes the messages anew. Read the difference before you
+//! commit it: each must say what is accepted.
 
 use std::{
     env,
