@@ -43,7 +43,7 @@ pub(crate) const UNFINISHED: &str = ".new-";
 pub(crate) const ASIDE: &str = ".old-";
 
 /// What is in the cache directory.
-const DIRECTORIES: [&str; 14] = [
+const DIRECTORIES: [&str; 15] = [
     "baselines",
     "blobs",
     "downloads",
@@ -52,6 +52,7 @@ const DIRECTORIES: [&str; 14] = [
     "initramfs",
     "kernels",
     "locks",
+    "overlays",
     "projects",
     "queue",
     "run",
@@ -169,6 +170,11 @@ impl Cache {
 
     pub(crate) fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
+    }
+
+    /// Empty overlays, which are copied rather than made.
+    pub(crate) fn overlays(&self) -> PathBuf {
+        self.root.join("overlays")
     }
 
     pub(crate) fn kernels(&self) -> PathBuf {

@@ -52,6 +52,8 @@ pub enum Kind {
     Kernel,
     /// The archive that an image's guests start from.
     Initramfs,
+    /// An empty disk of some size, which machines get copies of.
+    Overlay,
     /// The machine of a failed test.
     FailedMachine,
     /// A file that was fetched, or a part of it, and not made an image of.
@@ -66,11 +68,12 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::WarmState,
         Kind::Image,
         Kind::Kernel,
         Kind::Initramfs,
+        Kind::Overlay,
         Kind::FailedMachine,
         Kind::Download,
         Kind::Blob,
@@ -87,6 +90,7 @@ impl fmt::Display for Kind {
             Kind::Image => "images",
             Kind::Kernel => "kernels",
             Kind::Initramfs => "initramfs archives",
+            Kind::Overlay => "empty disks",
             Kind::FailedMachine => "machines of failed tests",
             Kind::Download => "downloads",
             Kind::Blob => "layers",

@@ -86,11 +86,11 @@ fn every_kind_goes_and_what_is_told_is_what_happens() {
     let (_temp, cache) = cache();
     let directories = [cache.states(), cache.images(), cache.kernels(), cache.failed()];
     directories.iter().for_each(|at| directory(&at.join("old"), 4, 90));
-    let files = [cache.initramfs(), cache.downloads(), cache.blobs(), cache.tags()];
+    let files = [cache.initramfs(), cache.overlays(), cache.downloads(), cache.blobs(), cache.tags()];
     files.iter().for_each(|at| file(&at.join("old"), 90));
     file(&cache.downloads().join("old.part"), 90);
     let told = look(&cache, &rule(Some(30), None));
-    assert_eq!(told.removed.len(), 9);
+    assert_eq!(told.removed.len(), 10);
     let done = Plan::new(&cache, &rule(Some(30), None)).unwrap().carry_out().unwrap();
     assert_eq!((names(&told), told.freed()), (names(&done), done.freed()));
     assert!(done.kept.is_empty());

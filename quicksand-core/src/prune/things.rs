@@ -50,6 +50,7 @@ pub(super) fn all(cache: &Cache, now: SystemTime) -> Result<Vec<Thing>> {
     })?;
     add(Kind::Kernel, &cache.kernels(), &|thing| thing.kept = held(thing))?;
     add(Kind::Initramfs, &cache.initramfs(), &|thing| thing.kept = new(thing))?;
+    add(Kind::Overlay, &cache.overlays(), &|thing| thing.kept = new(thing))?;
     add(Kind::FailedMachine, &cache.failed(), &|thing| {
         thing.kept = held(thing);
         thing.about = KeptMachine::read(thing.path.clone()).map(|machine| machine.test().to_owned());
@@ -78,7 +79,7 @@ pub(super) fn remove(cache: &Cache, thing: &Thing) -> Result<bool> {
             };
             remove_path(&thing.path)?;
         }
-        Kind::Initramfs | Kind::Tag => remove_path(&thing.path)?,
+        Kind::Initramfs | Kind::Overlay | Kind::Tag => remove_path(&thing.path)?,
     }
     Ok(true)
 }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     Error,
-    cache::{Cache, CacheError},
+    cache::{Cache, CacheError, UNFINISHED, touch},
     guest::{Channel, ChannelError, Opening, Operation},
     host::Host,
     machine::{Begin, Instance, Machine, NetworkMode, Plug, PrivateCard},
@@ -540,11 +540,12 @@ fn with_overlay(host: &Host, run_dir: &RunDir, mut files: Vec<PathBuf>, size: u6
 
 /// Puts an empty overlay of that size at `path`, as a copy of one that is made once.
 pub(super) fn empty_overlay(cache: &Cache, size: u64, path: &Path) -> Result<(), Error> {
-    let template = cache.root().join(format!("overlay-{size}.qcow2"));
-    if !template.exists() {
+    let template = cache.overlays().join(format!("{size}.qcow2"));
+    // One that was just used is not pruned.
+    if touch(&template).is_err() {
         // Several threads and processes may make it at once.
         let name = random::name().map_err(CacheError::io("name a file beside", &template))?;
-        let made = cache.root().join(format!("overlay-{name}.qcow2"));
+        let made = template.with_file_name(format!("{UNFINISHED}{name}"));
         let output =
             Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&made).arg(size.to_string()).output();
         let output = output.map_err(|source| Error::QemuImg { said: source.to_string() })?;
