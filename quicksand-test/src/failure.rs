@@ -49,8 +49,14 @@ impl Cause {
     }
 }
 
-/// The last words on a failed test: where what is known of it is, and the command to run next.
-pub(crate) fn last_words(test: &str, cause: &Cause, directory: &Path, kept: bool) -> String {
+/// The last words on a failed test: where what is known of it is, why its machine is not kept if that went wrong, and the command to
+/// run next.
+pub(crate) fn last_words(
+    test: &str,
+    cause: &Cause,
+    directory: &Path,
+    machine: Option<&Result<String, String>>,
+) -> String {
     let mut words = String::new();
     // What runners of continuous integration take for attachments of a test in nextest's JUnit report.
     if env::var_os("NEXTEST").is_some() {
@@ -59,9 +65,12 @@ pub(crate) fn last_words(test: &str, cause: &Cause, directory: &Path, kept: bool
         }
     }
     let directory = shell_word(&directory.to_string_lossy());
+    if let Some(Err(why)) = machine {
+        let _ = writeln!(words, "its machine is not kept: {why}");
+    }
     let next = match cause {
         Cause::NoMachine(_) => "quicksand doctor".to_owned(),
-        _ if kept => format!("quicksand shell {}", shell_word(test)),
+        _ if matches!(machine, Some(Ok(_))) => format!("quicksand shell {}", shell_word(test)),
         _ => format!("cat {directory}/commands.jsonl"),
     };
     let _ = write!(words, "what is known of it: {directory}\nto look into it: {next}");
@@ -91,12 +100,14 @@ mod tests {
     #[test]
     fn the_last_words_end_with_a_command() {
         let directory = Path::new("/a b/target/quicksand/run/test");
-        let last = |cause: &Cause, kept| last_words("m::t", cause, directory, kept).lines().last().unwrap().to_owned();
-        assert_eq!(last(&Cause::Returned(String::new()), true), "to look into it: quicksand shell m::t");
-        assert_eq!(
-            last(&Cause::Returned(String::new()), false),
-            "to look into it: cat '/a b/target/quicksand/run/test'/commands.jsonl"
-        );
-        assert_eq!(last(&Cause::NoMachine(String::new()), false), "to look into it: quicksand doctor");
+        let words = |cause: &Cause, machine| last_words("m::t", cause, directory, machine);
+        let last = |cause: &Cause, machine| words(cause, machine).lines().last().unwrap().to_owned();
+        let returned = Cause::Returned(String::new());
+        let (kept, full) = (Ok("/kept".to_owned()), Err("failed to write: no space left".to_owned()));
+        assert_eq!(last(&returned, Some(&kept)), "to look into it: quicksand shell m::t");
+        assert_eq!(last(&returned, None), "to look into it: cat '/a b/target/quicksand/run/test'/commands.jsonl");
+        assert_eq!(last(&Cause::NoMachine(String::new()), None), "to look into it: quicksand doctor");
+        assert_eq!(last(&returned, Some(&full)), last(&returned, None));
+        assert!(words(&returned, Some(&full)).contains("its machine is not kept: failed to write: no space left\n"));
     }
 }

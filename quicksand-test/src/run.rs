@@ -76,7 +76,12 @@ where
             resume_unwind(Box::new(reason))
         }
         Cause::DidNotPanic => say(&last_words),
-        Cause::NoMachine(_) | Cause::TimedOut(_) => panic!("{}: {reason}\n{last_words}", meta.name),
+        Cause::NoMachine(_) | Cause::TimedOut(_) => {
+            // No panic of its own: where it would say that it is from, there is nothing to see.
+            let reason = format!("{}: {reason}", meta.name);
+            say(&format!("{reason}\n{last_words}"));
+            resume_unwind(Box::new(reason))
+        }
         Cause::Terminated => {
             // The runner no longer gets to print what it captured.
             print_past_capture(&format!("{}: {reason}\n{last_words}\n", meta.name));

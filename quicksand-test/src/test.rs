@@ -22,6 +22,7 @@ use crate::{
     attempt::Attempt,
     bundle::{self, Report, Times},
     current,
+    describe::error_text,
     failure::{Cause, last_words, print_past_capture},
     meta::TestMeta,
     place,
@@ -124,11 +125,13 @@ impl Test {
             }
         }
         self.write_report(&cause.reason());
-        let kept = matches!(self.state().machine, Some(Ok(_)));
+        let machine = self.state().machine.clone();
         if let (Some(listener), Some(directory)) = (current::listener(), self.attempt.directory()) {
             listener.left(directory);
         }
-        self.attempt.directory().map_or_else(String::new, |directory| last_words(self.name, cause, directory, kept))
+        self.attempt
+            .directory()
+            .map_or_else(String::new, |directory| last_words(self.name, cause, directory, machine.as_ref()))
     }
 
     /// Ends a test that passed: nothing of it stays, unless the user wants the machines of all.
@@ -150,7 +153,7 @@ impl Test {
         let note = KeepNote { test: self.name, package: &self.package, end, report: self.attempt.directory() };
         let kept = match timeout(patience, sandbox.keep(note, KEPT)).await {
             Ok(Ok(kept)) => Ok(kept.directory().to_string_lossy().into_owned()),
-            Ok(Err(error)) => Err(format!("failed to {error}")),
+            Ok(Err(error)) => Err(format!("failed to {}", error_text(&error))),
             Err(_) => Err(format!("it took longer than {patience:?}")),
         };
         let mut state = self.state();
@@ -200,7 +203,7 @@ impl signals::Running for Test {
                     bundle::write_evidence(directory, sandbox);
                 }
                 self.write_report(&cause.reason());
-                let words = self.attempt.directory().map(|directory| last_words(self.name, &cause, directory, false));
+                let words = self.attempt.directory().map(|directory| last_words(self.name, &cause, directory, None));
                 words.unwrap_or_default()
             }
         };
