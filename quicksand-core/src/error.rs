@@ -1,6 +1,10 @@
 //! The error that every fallible function of [`Sandbox`](crate::Sandbox) returns.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
     ExitStatus,
@@ -51,7 +55,7 @@ pub enum Error {
     #[error(transparent)]
     Start(#[from] Box<StartError>),
     /// The accelerator that was asked for does not work here.
-    #[error("use accel = {wanted:?}: {why}")]
+    #[error("use accel = \"{}\": {why}", format!("{wanted:?}").to_lowercase())]
     Accelerator {
         /// What was asked for.
         wanted: Accel,
@@ -118,13 +122,13 @@ pub enum Error {
         free: Size,
     },
     /// There is neither an image nor a save of that name.
-    #[error("find {name:?}: {}", if images.is_empty() { "there is neither a disk nor a save".to_owned() } else { format!("it is neither a save in {} nor an image; images are: {}", saves.display(), images.join(", ")) })]
+    #[error("find {name:?}: {}", not_found(name, saves, images))]
     NoSuchSource {
         /// The name.
         name: String,
         /// Where saves were looked for.
         saves: PathBuf,
-        /// The images that there are.
+        /// The images that there are. Empty where the name is a path.
         images: Vec<String>,
     },
     /// No machine of that test is kept.
@@ -417,9 +421,32 @@ fn shown(seen: &str) -> String {
     }
 }
 
+/// Where something was looked for in vain.
+fn not_found(name: &str, saves: &Path, images: &[String]) -> String {
+    if images.is_empty() {
+        return "there is neither a disk nor a save".to_owned();
+    }
+    let file = if Path::new(name).is_file() { format!("; the file of that name is ./{name}") } else { String::new() };
+    format!("it is neither a save in {} nor an image{file}; images are: {}", saves.display(), images.join(", "))
+}
+
 impl Error {
     pub(crate) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Error + use<> {
         let path = path.to_owned();
         move |source| Error::Io { what, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_a_file_is_told_how_to_be_one() {
+        let images = ["debian".to_owned()];
+        let told = |name: &str, images: &[String]| not_found(name, Path::new("saves"), images);
+        assert_eq!(told("debain", &images), "it is neither a save in saves nor an image; images are: debian");
+        assert!(told("Cargo.toml", &images).contains("an image; the file of that name is ./Cargo.toml; images are"));
+        assert!(told("./nothing.qcow2", &[]).starts_with("there is neither"));
     }
 }

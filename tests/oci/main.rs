@@ -188,6 +188,9 @@ async fn what_is_hostile_or_damaged_is_refused() {
     ordinary().write_layout(&directory, "x");
     let text = refusal(format!("{source}:none")).await;
     assert!(text.contains("no image \"none\"; it has x"), "{text}");
+    ordinary().write_layout(&directory, "y");
+    let text = refusal(source).await;
+    assert!(text.contains("it has several: x, y; add the name of one to its path, as in path:x"), "{text}");
     let (directory, source) = layout("artifact");
     let mut artifact = ordinary();
     artifact.config.media_type = "application/vnd.example.config+json".into();

@@ -83,6 +83,10 @@ run = ["true", "echo to the output; echo to the errors >&2; exit 7", "touch /nev
     fs::write(path("tools/greeting"), "good day ").unwrap();
     assert_eq!(start(project.path(), "more", line), "good day 2 /opt/tools\n2 /opt/tools\n");
 
+    fs::write(path("quicksand.toml"), recipes.replace("\"./base.tar\"", "\"nowhere\"")).unwrap();
+    let text = start(project.path(), "tools", line);
+    assert!(text.contains("make the image \"tools\": its recipe is from \"nowhere\": "), "{text}");
+    assert!(text.contains("these can be made: broken, more, tools, alpine"), "{text}");
     fs::write(path("quicksand.toml"), recipes.replace("\"./base.tar\"", "\"more\"")).unwrap();
     let text = start(project.path(), "more", line);
     assert!(text.contains("its recipe starts from itself: more from tools from more"), "{text}");

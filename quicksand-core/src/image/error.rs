@@ -44,6 +44,9 @@ pub enum ImageError {
         /// The name.
         name: String,
     },
+    /// `QUICKSAND_OFFLINE` is set, and others know what is newest.
+    #[error("update quicksand.lock: QUICKSAND_OFFLINE is set, and what is newest is known elsewhere; unset it")]
+    UpdateOffline,
     /// What quicksand.lock says can't be had.
     #[error(
         "start from {name} as quicksand.lock has it ({from}); `quicksand images update {name}` takes what there is now"

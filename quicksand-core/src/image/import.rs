@@ -346,6 +346,18 @@ mod tests {
         assert_eq!(Found::parse("seen=LVM2_member").part, None);
     }
 
+    #[tokio::test]
+    async fn what_is_wrong_with_a_disk_is_told_of_the_file_that_was_given() {
+        let temp = tempfile::tempdir().unwrap();
+        let (given, own) = (temp.path().join("given.img"), temp.path().join("own"));
+        fs::create_dir(&own).unwrap();
+        for (content, why) in [(&b"no disk"[..], "it has 7 bytes"), (&qcow2::MAGIC[..], "within its header")] {
+            fs::write(&given, content).unwrap();
+            let error = take_disk(&given, &own, &Reporter::silent()).await.unwrap_err().to_string();
+            assert!(error.contains(&given.display().to_string()) && error.contains(why), "{error}");
+        }
+    }
+
     #[test]
     fn a_disk_is_another_one_once_its_files_change() {
         let directory = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Image, ImageError, Parts, catalogue, catalogue::Entry, debian, making, making_anew, oci};
+use super::{Image, ImageError, Parts, catalogue, catalogue::Entry, debian, making, making_anew, oci, recipe};
 use crate::{
     cache::Cache,
     environment::Environment,
@@ -41,7 +41,8 @@ pub struct Update {
 /// The image of a name.
 pub(super) async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Result<Image, ImageError> {
     let Some(entry) = catalogue::find(name) else {
-        let unknown = || ImageError::Unknown { name: name.to_owned(), known: catalogue::names() };
+        let known = || recipe::names().into_iter().chain(catalogue::names()).collect();
+        let unknown = || ImageError::Unknown { name: name.to_owned(), known: known() };
         return Image::find(cache, name)?.ok_or_else(unknown);
     };
     let project = Project::find();
@@ -79,11 +80,14 @@ pub(super) async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Re
 ///
 /// # Errors
 ///
-/// [`ImageError::NoProject`] outside of a project; [`ImageError::Unknown`]; whatever keeps an image from being got. Names before
+/// [`ImageError::NoProject`] outside of a project; [`ImageError::UpdateOffline`]; [`ImageError::Unknown`]; whatever keeps an image from being got. Names before
 /// that one have been moved on.
 pub async fn update(cache: &Cache, names: &[String], reporter: &Reporter) -> Result<Vec<Update>, ImageError> {
     let project = Project::find().ok_or(ImageError::NoProject)?;
     let all = project.all_locked()?;
+    if Environment::read()?.offline {
+        return Err(ImageError::UpdateOffline);
+    }
     let names = if names.is_empty() { all.keys().cloned().collect() } else { names.to_vec() };
     let mut updates = Vec::new();
     for name in names {

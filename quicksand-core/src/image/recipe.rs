@@ -59,6 +59,16 @@ pub enum RecipeError {
         /// The recipes from the first to its next appearance.
         chain: Vec<String>,
     },
+    /// What it starts from can't be had.
+    #[error("make the image {name:?}: its recipe is from {from:?}")]
+    From {
+        /// The image.
+        name: String,
+        /// What it starts from.
+        from: String,
+        /// What came of it.
+        source: Box<ImageError>,
+    },
     /// What is to be copied can't be read.
     #[error("copy {} into the image {name:?}", path.display())]
     Copy {
@@ -128,6 +138,12 @@ pub(super) fn find(name: &str) -> Result<Option<Found>, ImageError> {
     Ok(recipes.remove(name).map(|recipe| Found { name: name.to_owned(), directory, recipe }))
 }
 
+/// The images that the project has recipes for.
+pub(super) fn names() -> Vec<String> {
+    let config = Project::find().and_then(|project| project.config().ok());
+    config.map(|config| config.images.recipes.into_keys().collect()).unwrap_or_default()
+}
+
 /// Checks what the file alone can't say.
 fn check(recipes: &Recipes) -> Result<(), ImageError> {
     for (name, recipe) in recipes {
@@ -169,10 +185,15 @@ impl Found {
         Box::pin(async move {
             let path = self.directory.join(&self.recipe.from);
             let base = if self.recipe.from.contains('/') && path.is_file() {
-                super::ensure_disk(cache, &path, reporter).await?
+                super::ensure_disk(cache, &path, reporter).await
             } else {
-                super::ensure(cache, &self.recipe.from, reporter).await?
+                super::ensure(cache, &self.recipe.from, reporter).await
             };
+            let base = base.map_err(|error| RecipeError::From {
+                name: self.name.clone(),
+                from: self.recipe.from.clone(),
+                source: Box::new(error),
+            })?;
             let (this, of) = (self.clone_for_thread(), base.identity());
             let key = off_the_runtime(move || this.key(&of)).await?;
             let name = format!("recipe-{key}");

@@ -28,13 +28,21 @@ pub(super) fn find(directory: &Path, wanted: Option<&str>) -> Result<Found, Imag
         _ => true,
     };
     let fitting = Index { manifests: index.manifests.iter().filter(|it| fits(it)).cloned().collect() };
+    let names: Vec<_> = index.manifests.iter().filter_map(|it| it.annotation(NAME)).collect();
     let first = match (&fitting.manifests[..], wanted) {
         ([], Some(wanted)) => {
-            let names: Vec<_> = index.manifests.iter().filter_map(|it| it.annotation(NAME)).collect();
             let why = format!("it has no image {wanted:?}; it has {}", names.join(", "));
             return Err(ImageError::Document { what, why });
         }
         ([only], _) => only,
+        (several, None) if names.len() == several.len() && several.iter().all(|it| it.platform.is_none()) => {
+            let why = format!(
+                "it has several: {}; add the name of one to its path, as in path:{}",
+                names.join(", "),
+                names[0]
+            );
+            return Err(ImageError::Document { what, why });
+        }
         _ => fitting.for_this_host(&what)?,
     };
     let mut descriptor = first.clone();
