@@ -67,8 +67,8 @@ pub(crate) struct MachineArgs {
     /// What the guest reaches
     #[arg(long, value_name = "MODE", default_value = "full")]
     pub(crate) network: Network,
-    /// A directory of the host in the guest; `:ro` at its end lets the guest only read it
-    #[arg(long, value_name = "HOST:GUEST[:ro]", value_parser = mount)]
+    /// A directory of the host in the guest; `:ro` at its end lets the guest only read it, `:rw` is the default
+    #[arg(long, value_name = "HOST:GUEST[:ro|:rw]", value_parser = mount)]
     pub(crate) mount: Vec<Mount>,
     /// A port of the guest on 127.0.0.1 of the host; 0 as the host's port picks a free one and tells it
     #[arg(long, value_name = "HOST:GUEST", value_parser = port)]
@@ -376,7 +376,10 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 fn mount(text: &str) -> Result<Mount, String> {
-    let (rest, read_only) = text.strip_suffix(":ro").map_or((text, false), |rest| (rest, true));
+    let (rest, read_only) = match text.strip_suffix(":ro") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
     // The guest's directory is absolute; the host's may have colons in its name.
     let (host, guest) = rest.rsplit_once(":/").ok_or("write HOST:GUEST or HOST:GUEST:ro, GUEST an absolute path")?;
     if host.is_empty() {
@@ -406,6 +409,7 @@ mod tests {
     fn mounts_and_ports_are_read() {
         assert_eq!(mount(".:/src"), Ok(Mount::new(".", "/src")));
         assert_eq!(mount("/a:b/c:/mnt/d:ro"), Ok(Mount::new("/a:b/c", "/mnt/d").read_only()));
+        assert_eq!(mount(".:/src:rw"), Ok(Mount::new(".", "/src")));
         for wrong in ["", "/src", ":/src", "src:relative", "a:b:ro"] {
             assert!(mount(wrong).is_err(), "{wrong}");
         }

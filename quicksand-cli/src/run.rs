@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use quicksand_core::{Child, Error, ExitStatus, Sandbox, SandboxBuilder, guest::GuestReader};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, stderr, stdin, stdout},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, stderr, stdin, stdout},
     signal::unix::{SignalKind, signal},
-    time::{sleep, timeout},
+    sync::Notify,
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -17,6 +18,8 @@ use crate::{
 
 /// How long a command that was killed may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a command may go on writing when nobody reads it any more. Each time after that it is told more plainly.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(2);
 /// A time without end, for a command that has all it wants.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -104,8 +107,10 @@ async fn follow(mut child: Child, limit: Duration) -> Result<ExitStatus> {
         });
     }
     let outputs = (child.stdout.take(), child.stderr.take());
+    let unread = Notify::new();
     let work = async {
-        let ((), (), status) = tokio::join!(pass(outputs.0, stdout()), pass(outputs.1, stderr()), wait(&mut child));
+        let (output, errors) = (pass(outputs.0, stdout(), &unread), pass(outputs.1, stderr(), &unread));
+        let ((), (), status) = tokio::join!(output, errors, wait(&mut child, &unread));
         status
     };
     match timeout(limit, work).await {
@@ -125,8 +130,9 @@ fn of_command(error: Error) -> Failure {
     Failure::from(error).code(code)
 }
 
-/// Waits for a child's end. What asks us to end is handed on to it first, and kills it when it comes again.
-async fn wait(child: &mut Child) -> quicksand_core::Result<ExitStatus> {
+/// Waits for a child's end. What asks us to end is handed on to it first, and kills it when it comes again; and so with the signal for
+/// writing what nobody reads.
+async fn wait(child: &mut Child, unread: &Notify) -> quicksand_core::Result<ExitStatus> {
     let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
     let [interrupt, terminate, hangup] = kinds.map(|kind| signal(kind).ok());
     let (mut interrupt, mut terminate, mut hangup) = (interrupt, terminate, hangup);
@@ -137,6 +143,7 @@ async fn wait(child: &mut Child) -> quicksand_core::Result<ExitStatus> {
             () = came(&mut interrupt) => nix::libc::SIGINT,
             () = came(&mut terminate) => nix::libc::SIGTERM,
             () = came(&mut hangup) => nix::libc::SIGHUP,
+            () = unread.notified() => nix::libc::SIGPIPE,
         };
         if std::mem::replace(&mut asked, true) { child.kill() } else { child.signal(number) }
     }
@@ -149,15 +156,18 @@ async fn came(signal: &mut Option<tokio::signal::unix::Signal>) {
     }
 }
 
-/// Copies a stream of the guest to one of ours. Whoever reads ours may close it, as `head` does; the guest's is read on.
-async fn pass(from: Option<GuestReader>, mut to: impl AsyncWrite + Unpin) {
+/// Copies a stream of the guest to one of ours. Whoever reads ours may close it, as `head` does: the guest's is read on, since what
+/// ends by itself is to end well, and what writes on for long is told of.
+async fn pass(from: Option<GuestReader>, mut to: impl AsyncWrite + Unpin, unread: &Notify) {
     let Some(mut from) = from else { return };
     if copy(&mut from, &mut to).await.is_err() {
-        let _ = drain(&mut from).await;
+        let (mut since, mut buffer) = (Instant::now(), vec![0; 64 << 10]);
+        while let Ok(1..) = from.read(&mut buffer).await {
+            if since.elapsed() >= UNREAD_PATIENCE {
+                unread.notify_one();
+                since = Instant::now();
+            }
+        }
     }
     let _ = to.flush().await;
-}
-
-async fn drain(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<u64> {
-    copy(from, &mut tokio::io::sink()).await
 }

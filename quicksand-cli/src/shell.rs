@@ -11,7 +11,7 @@ use quicksand_core::{Child, Error, ExitStatus, KeptMachine, Sandbox, SandboxBuil
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, copy},
     signal::unix::{SignalKind, signal},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -29,6 +29,8 @@ const LEAVE: u8 = 0x1d;
 const LEAVE_TIMES: usize = 3;
 /// The size of a terminal that is none.
 const NO_TERMINAL: (u16, u16) = (24, 80);
+/// After how long a program that has not ended is told once more that no more is typed.
+const END_AGAIN: Duration = Duration::from_secs(1);
 /// How long what the program wrote last may take to come, once the program has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -63,7 +65,7 @@ pub(crate) async fn start(source: &str, builder: SandboxBuilder) -> Result<Sandb
         }
         Err(error) => return Err(Failure::from(error).code(exit::NO_MACHINE)),
     };
-    eprintln!("quicksand: the machine of {}, which {} {}", kept.test(), kept.end(), show::ago(kept.at()));
+    eprintln!("quicksand: the machine of {} as it was {}: {}", kept.test(), show::ago(kept.at()), kept.end());
     if let Some(report) = kept.report() {
         eprintln!("quicksand: what is known of it: {}", report.display());
     }
@@ -150,8 +152,10 @@ async fn pass_on(mut input: impl AsyncWrite + Unpin) -> bool {
             return true;
         }
         if len == 0 {
-            // What a pipe ends with is what a person would press.
-            let _ = input.write_all(b"\x04").await;
+            // What a pipe ends with is what a person would press, and press again: a program takes no notice before it reads.
+            while input.write_all(b"\x04").await.is_ok() {
+                sleep(END_AGAIN).await;
+            }
             return false;
         }
         for &byte in &buffer[..len] {

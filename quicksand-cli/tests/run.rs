@@ -80,6 +80,17 @@ fn a_reader_that_has_enough_ends_nothing_badly() {
 }
 
 #[test]
+fn what_writes_on_for_a_reader_that_has_gone_is_ended() {
+    let by_its_signal = "quicksand run debian -q -- yes | head -n 1; echo ${PIPESTATUS[0]}";
+    let stubborn = "quicksand run debian -q -- sh -c 'trap \"\" PIPE; exec yes' | head -n 1; echo ${PIPESTATUS[0]}";
+    for (line, code) in [(by_its_signal, "141"), (stubborn, "137")] {
+        let line = line.replace("quicksand", env!("CARGO_BIN_EXE_quicksand"));
+        let said = Command::new("timeout").args(["60", "bash", "-c", &line]).output().unwrap();
+        assert_eq!(text(&said.stdout), format!("y\n{code}\n"), "{}", text(&said.stderr));
+    }
+}
+
+#[test]
 fn what_keeps_it_from_running_has_a_code_and_a_hint() {
     let unknown = output(&["run", "no-such-image", "--", "true"]);
     assert_eq!(unknown.status.code(), Some(125));

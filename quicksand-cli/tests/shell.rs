@@ -166,3 +166,25 @@ fn without_a_terminal_its_lines_come_from_a_pipe() {
     assert!(said.contains("nobody\r\n/dev/pts/") && said.contains("\r\n24 80\r\n"), "{said}");
     assert_eq!(output.status.code(), Some(0), "{said}");
 }
+
+#[test]
+fn a_login_shell_whose_input_has_ended_ends() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_quicksand"))
+        .args(["shell", "debian", "--quiet"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("it waits for more");
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status.code(), Some(0));
+}
