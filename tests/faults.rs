@@ -12,6 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use quicksand::{ChannelError, Error, Sandbox, Size};
+use quicksand_core::KeepNote;
 use tokio::io::AsyncReadExt;
 
 /// How soon a fault must be told, on a host that is busy with other things as well.
@@ -200,6 +201,25 @@ async fn saving_to_a_full_disk() {
     sb.save("s").await.unwrap();
     let new = Sandbox::builder("s").saves_dir(&saves).start().await.unwrap();
     assert_eq!(shell(&new, "cat /root/f; stat -c %s /dev/shm/bulk").await, "new\n8000000\n");
+}
+
+#[test]
+fn a_machine_that_is_not_kept_for_want_of_room_runs_on() {
+    alone(&["unshare", "--map-root-user", "--mount"], "keeping_on_a_full_disk", &[]);
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a process of its own"]
+async fn keeping_on_a_full_disk() {
+    let sb = start().await;
+    let kept = run_dir(&sb).ancestors().nth(2).unwrap().join("failed");
+    let mount = ["-t", "tmpfs", "-o", "size=1M", "kept"];
+    assert!(Command::new("mount").args(mount).arg(&kept).status().unwrap().success());
+    let note = KeepNote { test: "faults::full", package: target(), end: "failed", report: None };
+    let error = sb.keep(note, 5).await.unwrap_err();
+    assert!(format!("{error:?}").contains("StorageFull"), "{error:?}");
+    let output = sb.command("echo").arg("goes on").timeout(SOON).output().await.unwrap();
+    assert_eq!(output.stdout, "goes on\n");
 }
 
 #[test]

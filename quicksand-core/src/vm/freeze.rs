@@ -86,25 +86,34 @@ impl Vm {
         rest: Rest,
     ) -> Result<Frozen, Error> {
         let mut disk = self.disk.lock().await;
-        let memory = memory_path(directory);
+        let (below, name) = (top_node(disk.put_aside), top_node(disk.put_aside + 1));
         if disk_alone == DiskAlone::AsItStands {
             self.qmp.execute("stop", json!({})).await?;
         }
-        let parent = self.memory_file.clone();
-        let copy = memory.clone();
-        blocking(move || copy_sparse(&parent, &copy)).await?;
-        let settled = match disk_alone {
-            DiskAlone::Whole => Some(self.settle(&Request::Sync).await?),
-            // The frozen memory holds what the guest has yet to write to its disk.
-            DiskAlone::Useless => Some(self.settle(&Request::Ping).await?),
-            DiskAlone::AsItStands => None,
+        let prepared = async {
+            let (parent, copy) = (self.memory_file.clone(), memory_path(directory));
+            blocking(move || copy_sparse(&parent, &copy)).await?;
+            let settled = match disk_alone {
+                DiskAlone::Whole => Some(self.settle(&Request::Sync).await?),
+                // The frozen memory holds what the guest has yet to write to its disk.
+                DiskAlone::Useless => Some(self.settle(&Request::Ping).await?),
+                DiskAlone::AsItStands => None,
+            };
+            let settled = self.rest(rest, settled).await?;
+            let overlay = self.run_dir.next_overlay();
+            empty_overlay(&host.cache, disk.size, &overlay)?;
+            self.qmp.execute("blockdev-add", overlay_node(name.clone(), &overlay)).await?;
+            Ok::<_, Error>((settled, overlay))
         };
-        let settled = self.rest(rest, settled).await?;
-
-        let overlay = self.run_dir.next_overlay();
-        empty_overlay(&host.cache, disk.size, &overlay)?;
-        let (below, name) = (top_node(disk.put_aside), top_node(disk.put_aside + 1));
-        self.qmp.execute("blockdev-add", overlay_node(name.clone(), &overlay)).await?;
+        let (settled, overlay) = match prepared.await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                if disk_alone == DiskAlone::AsItStands {
+                    let _ = self.qmp.execute("cont", json!({})).await;
+                }
+                return Err(error);
+            }
+        };
 
         let begun = Instant::now();
         let written = self.stand_still(directory, &below, &name).await;
