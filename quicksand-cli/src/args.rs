@@ -83,7 +83,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "ACCEL")]
     pub(crate) accel: Option<AccelArg>,
     /// How long a boot may take, where one is needed
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "300s")]
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "300s")]
     pub(crate) boot_timeout: Duration,
     /// Where saves are
     #[arg(long, value_name = "DIR", default_value = ".quicksand/sandboxes")]
@@ -112,7 +112,7 @@ pub(crate) struct RunArgs {
     #[arg(long, short = 'C', value_name = "DIR")]
     pub(crate) workdir: Option<String>,
     /// How long the command may take
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
     /// The command and its arguments; no shell sees them
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -145,7 +145,7 @@ pub(crate) struct ScreenshotArgs {
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
     /// How long to wait before the picture is taken
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s")]
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
     pub(crate) after: Duration,
     /// A command to run first, to its end
     #[arg(last = true, value_name = "COMMAND")]
@@ -287,7 +287,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
     /// Remove what was not used for that long
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "30days")]
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30days")]
     pub(crate) older_than: Duration,
     /// Then remove what was not used for the longest time, until the rest is no larger than this
     #[arg(long, value_name = "SIZE", value_parser = Size::from_str)]
@@ -368,6 +368,10 @@ impl From<AccelArg> for Accel {
     }
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a time such as 90s, 15min, 12h or 30days".to_owned())
+}
+
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -427,9 +431,12 @@ mod tests {
         assert_eq!(run.command, ["ls", "-l", "--color"]);
         assert_eq!(run.env, [("A".to_owned(), "b=c".to_owned())]);
         assert_eq!(run.machine.memory, Some(Size::from_mib(1024)));
-        for wrong in
-            ["quicksand run debian", "quicksand run debian -e A -- ls", "quicksand run debian --memory x -- ls"]
-        {
+        for wrong in [
+            "quicksand run debian",
+            "quicksand run debian -e A -- ls",
+            "quicksand run debian --memory x -- ls",
+            "quicksand prune --older-than 30",
+        ] {
             assert!(Cli::try_parse_from(wrong.split(' ')).is_err(), "{wrong}");
         }
     }

@@ -135,6 +135,15 @@ fn the_doctor_finds_this_host_fit_and_an_empty_one_unfit() {
     let qemu = findings.as_array().unwrap().iter().find(|finding| finding["what"] == "QEMU").unwrap();
     assert_eq!(qemu["verdict"], "bad");
     assert!(qemu["mend"].as_str().unwrap().contains("install"), "{qemu}");
+    // What is no fault of QEMU's is not told as one.
+    for (variable, value, what) in
+        [("QUICKSAND_KEEP", "maybe", "environment"), ("QUICKSAND_CACHE_DIR", "/dev/null/x", "cache directory")]
+    {
+        let unfit = quicksand(&["doctor"]).env(variable, value).output().unwrap();
+        let lines = text(&unfit.stdout);
+        let bad: Vec<_> = lines.lines().filter(|line| line.starts_with("bad")).collect();
+        assert!(matches!(bad[..], [line] if line.contains(what)), "{lines}");
+    }
 }
 
 #[test]

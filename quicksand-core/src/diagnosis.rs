@@ -61,10 +61,15 @@ impl Finding {
 pub async fn examine() -> Vec<Finding> {
     let mut findings = Vec::new();
     let host = Host::discover();
-    findings.push(match &host {
-        Ok(host) => Finding::good("QEMU", format!("{} {}", host.qemu.display(), host.version)),
-        Err(error) => Finding::bad("QEMU", told(error), "apt-get install qemu-system-x86, or dnf install qemu-kvm"),
-    });
+    match &host {
+        Ok(host) => findings.push(Finding::good("QEMU", format!("{} {}", host.qemu.display(), host.version))),
+        // Not QEMU's fault, and told below.
+        Err(Error::Environment(_) | Error::Cache(_)) => {}
+        Err(error) => {
+            let mend = "apt-get install qemu-system-x86, or dnf install qemu-kvm";
+            findings.push(Finding::bad("QEMU", told(error), mend));
+        }
+    }
     findings.push(match on_path(Path::new("qemu-img")).is_some() {
         true => Finding::good("qemu-img", "found"),
         false => Finding::bad("qemu-img", "not found", "apt-get install qemu-utils, or dnf install qemu-img"),
@@ -91,6 +96,9 @@ pub async fn examine() -> Vec<Finding> {
                     Finding::poor("making images", told(&error), "apt-get install mmdebstrap e2fsprogs uidmap")
                 }
             });
+        }
+        Err(error @ Error::Environment(_)) => {
+            findings.push(Finding::bad("environment", told(&error), "set the variable to such a value, or unset it"));
         }
         Err(error) => findings.push(Finding::bad(
             "cache directory",
