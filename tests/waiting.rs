@@ -111,6 +111,10 @@ async fn a_line_appears_in_a_file(sb: Sandbox) -> quicksand::Result<()> {
     assert_eq!(sb.wait_for_line("/tmp/large", "^499999$").await?, "499999");
     assert!(sb.wait_for_line("/tmp/large", "last$").await?.ends_with("last"));
     assert!(matches!(sb.wait_for_line("/tmp/log", "[").await, Err(Error::BadPattern { .. })));
+    // One that never ends, whose lines don't either, does not hold up the deadline.
+    let begun = Instant::now();
+    assert!(seen(sb.wait_for_line("/dev/zero", "x").timeout(SHORT).await.unwrap_err()).is_empty());
+    assert!(begun.elapsed() < SHORT + Duration::from_secs(10), "{:?}", begun.elapsed());
     Ok(())
 }
 

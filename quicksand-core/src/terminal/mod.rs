@@ -241,7 +241,12 @@ impl Terminal {
             if let Some(found) = look(&mut self.transcript) {
                 return Ok(found);
             }
-            match deadline.cut(read(&mut self.child.stdout, &mut piece)).await {
+            let next = async {
+                // A program that writes without end has always written more: the deadline must come between.
+                tokio::task::yield_now().await;
+                read(&mut self.child.stdout, &mut piece).await
+            };
+            match deadline.cut(next).await {
                 Some(true) => self.transcript.push(&piece),
                 Some(false) => return Err(self.ended(&what).await),
                 None => return Err(deadline.missed(what, self.screen())),
