@@ -1,6 +1,6 @@
 //! Programs on a terminal: prompts, keys, sizes, whole screens, and programs that end or say nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quicksand::{Error, ExitStatus, Sandbox, sandbox_test};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -156,5 +156,15 @@ async fn nothing_of_it_stays(sb: Sandbox) -> quicksand::Result<()> {
     drop(shell);
     sb.wait_until_succeeds("! pgrep -f 'sleep 424[23]'").await?;
     sb.wait_until_succeeds("test -z \"$(ls /dev/pts | grep -v ptmx)\"").await?;
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_program_that_writes_without_end_holds_up_no_deadline(sb: Sandbox) -> quicksand::Result<()> {
+    let mut terminal = sb.command("yes").pty(24, 80).spawn().await?;
+    let begun = Instant::now();
+    let error = terminal.wait_for("never").timeout(Duration::from_secs(1)).await.unwrap_err();
+    assert!(matches!(error, Error::WaitTimeout { .. }), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
     Ok(())
 }
