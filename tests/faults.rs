@@ -41,6 +41,14 @@ fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
+/// Makes a file that leaves so many bytes of its file system.
+fn fill_up(path: &Path, left: u64) {
+    let fill = fs::File::create(path).unwrap();
+    let free = nix::sys::statvfs::statvfs(path).unwrap();
+    let free = free.blocks_available() * free.fragment_size();
+    nix::fcntl::fallocate(&fill, nix::fcntl::FallocateFlags::empty(), 0, (free - left) as i64).unwrap();
+}
+
 /// Runs one of the ignored tests below in a process of its own, by way of `wrapper`.
 fn alone(wrapper: &[&str], test: &str, variables: &[(&str, &Path)]) {
     let exe = std::env::current_exe().unwrap();
@@ -174,12 +182,8 @@ async fn saving_to_a_full_disk() {
 
     shell(&sb, "echo new > /root/f; head -c 8000000 /dev/urandom > /dev/shm/bulk").await;
     // Room for nothing, for a part of the memory, and for that but not for the disk.
-    for left in ["0", "40", "200"] {
-        let free = nix::sys::statvfs::statvfs(&saves).unwrap();
-        let free = free.blocks_available() * free.fragment_size();
-        let fill = fs::File::create(saves.join("fill")).unwrap();
-        let left: u64 = left.parse::<u64>().unwrap() << 20;
-        nix::fcntl::fallocate(&fill, nix::fcntl::FallocateFlags::empty(), 0, (free - left) as i64).unwrap();
+    for left in [0, 40, 200] {
+        fill_up(&saves.join("fill"), left << 20);
         let error = sb.save("s").await.unwrap_err();
         println!("{left}: {error:?}");
         let mut words = error.to_string();
@@ -250,6 +254,40 @@ async fn starting_without_room_for_a_file() {
         let sb = Sandbox::builder(source).saves_dir(&saves).start().await.unwrap();
         assert_eq!(sb.start_report().unwrap().kind, quicksand::StartKind::Warm, "{:?}", sb.start_report());
     }
+}
+
+#[test]
+fn a_full_disk_of_the_host_while_the_guest_writes() {
+    let wrapper = ["unshare", "--map-root-user", "--mount"];
+    alone(&wrapper, "writing_to_a_full_disk", &[]);
+}
+
+#[tokio::test]
+#[ignore = "run by another test, in a process of its own"]
+async fn writing_to_a_full_disk() {
+    let sb = start().await;
+    let machines = run_dir(&sb).parent().unwrap().to_owned();
+    drop(sb);
+    let mount = ["-t", "tmpfs", "-o", "size=1G", "machines"];
+    assert!(Command::new("mount").args(mount).arg(&machines).status().unwrap().success());
+    let sb = start().await;
+    shell(&sb, "echo kept > /root/f").await;
+    sb.checkpoint("before").await.unwrap();
+    let mut other = sb.command("sleep").arg("1000").spawn().await.unwrap();
+    let fill = machines.join("fill");
+    fill_up(&fill, 32 << 20);
+    let begun = Instant::now();
+    let error = sb.execute("head -c 200000000 /dev/urandom > /root/bulk && sync").await.unwrap_err();
+    let is_told =
+        |error: &Error| matches!(error, Error::Guest(ChannelError::DiskStopped(why)) if why.contains("space"));
+    assert!(is_told(&error), "{error:?}");
+    assert!(is_told(&other.wait().await.unwrap_err()));
+    assert!(is_told(&sb.execute("true").await.unwrap_err()));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    fs::remove_file(fill).unwrap();
+    sb.revert("before").await.unwrap();
+    assert_eq!(shell(&sb, "cat /root/f; ls /root/bulk 2>&1 | grep -c No").await, "kept\n1\n");
+    sb.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -40,7 +40,11 @@ async fn a_file_is_written_and_read(sb: Sandbox) -> quicksand::Result<()> {
 
 #[sandbox_test(image = "debian")]
 async fn what_can_not_be_read_or_written_says_why(sb: Sandbox) -> quicksand::Result<()> {
+    sb.execute("mkfifo /root/pipe").await?;
     let cases = [
+        (sb.read_file("/root/pipe").await.map(drop), "a named pipe"),
+        // As the kernel says it, since nobody reads from it.
+        (sb.write_file("/root/pipe", "x").await, "No such device"),
         (sb.read_file("/no/such").await.map(drop), "No such file"),
         (sb.read_file("relative").await.map(drop), "not absolute"),
         (sb.read_file("/etc").await.map(drop), "Is a directory"),

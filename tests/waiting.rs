@@ -22,6 +22,7 @@ fn seen(error: Error) -> String {
 
 #[sandbox_test(image = "debian")]
 async fn a_port_answers(sb: Sandbox) -> quicksand::Result<()> {
+    assert!(matches!(sb.wait_for_port(0).await.unwrap_err(), Error::BadOption { .. }));
     let error = sb.wait_for_port(7777).timeout(SHORT).await.unwrap_err();
     assert_eq!(error.to_string().split(':').next(), Some("wait for port 7777 of the guest"));
     assert!(seen(error).contains("refused"));
@@ -35,6 +36,7 @@ async fn a_port_answers(sb: Sandbox) -> quicksand::Result<()> {
 #[sandbox_test(image = "debian")]
 async fn a_file_is_there(sb: Sandbox) -> quicksand::Result<()> {
     let begun = Instant::now();
+    assert!(matches!(sb.wait_for_file("tmp/x").await.unwrap_err(), Error::BadOption { .. }));
     let error = sb.wait_for_file("/tmp/x").timeout(SHORT).await.unwrap_err();
     assert!(begun.elapsed() >= SHORT, "{:?}", begun.elapsed());
     assert!(seen(error).contains("No such file"));

@@ -4,7 +4,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,6 +15,7 @@ use std::{
     },
 };
 
+use nix::libc;
 use quicksand_protocol::message::{Done, Failure, stream};
 
 use crate::operation::Operation;
@@ -23,7 +27,9 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub(crate) fn read(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Failure> {
     let path = absolute(path)?;
     let mut output = operation.output(stream::STDOUT);
-    File::open(&path).and_then(|mut file| copy(&mut file, &mut output)).map_err(|e| failure("read", &path, &e))
+    open(OpenOptions::new().read(true), &path)
+        .and_then(|mut file| copy(&mut file, &mut output))
+        .map_err(|e| failure("read", &path, &e))
 }
 
 /// Fills a file from the host.
@@ -31,8 +37,7 @@ pub(crate) fn write(path: &[u8], mode: u32, operation: &Arc<Operation>) -> Resul
     let path = absolute(path)?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode & 0o7777);
-    options
-        .open(&path)
+    open(&mut options, &path)
         .and_then(|mut file| copy(&mut operation.input(), &mut file))
         .map_err(|e| failure("write", &path, &e))
 }
@@ -114,6 +119,16 @@ pub(crate) fn pack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fail
         Ok(Done::Nothing)
     };
     pack().map_err(|e: io::Error| failure("pack", &path, &e))
+}
+
+/// Opens anything but a named pipe: that would wait for who is at its other end, without an end.
+fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // To open one is then over at once.
+    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a named pipe; have a command read or write it"));
+    }
+    Ok(file)
 }
 
 fn copy(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<Done> {

@@ -56,6 +56,14 @@ pub enum ChannelError {
         "talk to the guest: its agent has ended, as when it is killed there; reboot() or revert(..) brings it back"
     )]
     AgentGone,
+    /// The guest stands still, since the host can't keep what it writes to its disk, with the host's reason: most often that the file
+    /// system of the cache directory is full. A [`Sandbox::revert`](crate::Sandbox::revert) goes on from before that, once there is
+    /// room.
+    #[error(
+        "talk to the guest: it stands still, for the host can't write the guest's disk: {0}; make room where the cache directory \
+         is, as with: quicksand prune"
+    )]
+    DiskStopped(String),
     /// The tokio runtime that reads what the guest says has shut down: the one in which the sandbox was started or last put back.
     #[error(
         "talk to the guest: the runtime in which its sandbox was started has shut down; use a sandbox in one runtime, or through \

@@ -5,7 +5,6 @@
 //! - [`discard`](Vm::discard) and [`go_down`](Vm::go_down) end it, whoever still uses it;
 //! - dropping it throws it away.
 
-mod agent_watch;
 mod cards;
 mod console;
 pub(crate) mod disks;
@@ -13,6 +12,7 @@ mod end;
 mod failure;
 mod freeze;
 mod grow;
+mod guest_watch;
 #[cfg(feature = "mounts")]
 mod port;
 mod start;
@@ -39,15 +39,15 @@ use crate::{
     run_dir::RunDir,
     state::State,
 };
-use agent_watch::AgentWatch;
 use cards::Cards;
 use console::Console;
+use guest_watch::GuestWatch;
 use way_out::WayOut;
 
 /// A running machine. Dropping it kills it and removes its files, in the order of the fields.
 #[derive(Debug)]
 pub(crate) struct Vm {
-    _agent_watch: AgentWatch,
+    _guest_watch: GuestWatch,
     channel: Channel,
     qmp: Qmp,
     process: Process,

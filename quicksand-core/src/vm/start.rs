@@ -22,10 +22,10 @@ use tokio::{
 
 use super::{
     Disk, Outside, Vm,
-    agent_watch::AgentWatch,
     cards::Cards,
     console::Console,
     failure::{Stage, StartCause, StartError},
+    guest_watch::GuestWatch,
     video,
     way_out::WayOut,
 };
@@ -248,11 +248,11 @@ impl Loaded {
             Ok(channel)
         });
         let channel = channel.await?;
-        let _agent_watch = AgentWatch::over(&process, &qmp, &channel);
+        let _guest_watch = GuestWatch::over(&process, &qmp, &channel);
         let disk = Disk::new(disk, state.disk_size());
         let origin = Some(state);
         Ok(Vm {
-            _agent_watch,
+            _guest_watch,
             channel,
             qmp,
             process,
@@ -324,9 +324,9 @@ async fn boot_disk(
         Ok((channel, way_out))
     });
     let ((channel, way_out), machine, disk) = (channel.await?, machine.clone(), Disk::new(disk, disk_size));
-    let _agent_watch = AgentWatch::over(&process, &qmp, &channel);
+    let _guest_watch = GuestWatch::over(&process, &qmp, &channel);
     Ok(Vm {
-        _agent_watch,
+        _guest_watch,
         channel,
         qmp,
         process,

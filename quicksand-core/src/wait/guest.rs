@@ -6,23 +6,46 @@ use quicksand_protocol::message::{Await, Condition, Done, Request};
 use tokio::time::timeout;
 
 use super::{Deadline, Wait};
-use crate::{Result, Sandbox, guest::ChannelError, vm::printable};
+use crate::{Error, Result, Sandbox, guest::ChannelError, vm::printable};
 
 /// How much longer than its time the guest may take to say that this is over.
 const SLACK: Duration = Duration::from_secs(15);
 
 impl Sandbox {
     /// Waits until a TCP connection can be made, in the guest, to this port of one of its own addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadOption`] for port 0, at once.
     pub fn wait_for_port(&self, port: u16) -> Wait<'_> {
-        Wait::new(move |deadline| look(self, format!("port {port} of the guest"), Condition::Port(port), deadline))
+        Wait::new(async move |deadline| {
+            if port == 0 {
+                return Err(never("the port", "nothing listens on port 0; use the one that the server was given"));
+            }
+            look(self, format!("port {port} of the guest"), Condition::Port(port), deadline).await
+        })
     }
 
     /// Waits until the guest has something under that absolute path: a file, a directory, a socket, a link.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadOption`] for a path that is not absolute, at once.
     pub fn wait_for_file(&self, path: impl Into<PathBuf>) -> Wait<'_> {
         let path: PathBuf = path.into();
-        let condition = Condition::File(path.as_os_str().as_bytes().to_vec());
-        Wait::new(move |deadline| look(self, format!("{} in the guest", path.display()), condition, deadline))
+        Wait::new(async move |deadline| {
+            if !path.is_absolute() {
+                return Err(never("the file", &format!("{} is not an absolute path of the guest", path.display())));
+            }
+            let condition = Condition::File(path.as_os_str().as_bytes().to_vec());
+            look(self, format!("{} in the guest", path.display()), condition, deadline).await
+        })
     }
+}
+
+/// Of what can't come true.
+fn never(option: &'static str, why: &str) -> Error {
+    Error::BadOption { option, why: why.to_owned() }
 }
 
 async fn look(sandbox: &Sandbox, what: String, condition: Condition, deadline: Deadline) -> Result<()> {
