@@ -33,7 +33,7 @@ fn a_wrong_variable_is_refused_at_every_start() {
         ("QUICKSAND_CACHE_DIR", "relative/path", "use QUICKSAND_CACHE_DIR=relative/path: write an absolute path"),
         ("QUICKSAND_KEEP", "sometimes", "use QUICKSAND_KEEP=sometimes: write always, failed or never"),
         ("QUICKSAND_REQIURE", "1", "use QUICKSAND_REQIURE: there is no such variable; there are QUICKSAND_ACCEL, "),
-        ("QUICKSAND_ACCEL", "hvf", "use accel = Hvf: this is linux, which has none"),
+        ("QUICKSAND_ACCEL", "hvf", "use accel = \"hvf\": this is linux, which has none"),
     ] {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["child", "--exact", "--ignored", "--nocapture"])

@@ -45,7 +45,10 @@ struct Owner {
 
 impl Owner {
     fn start(then: &str, saves: &Path) -> Owner {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        // A run of tests in the background of a shell ignores what Ctrl-C sends, and so would this.
+        let mut process = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(std::env::current_exe().unwrap())
             .args(["child", "--exact", "--ignored", "--nocapture"])
             .env("LEAKS_THEN", then)
             .env("LEAKS_SAVES", saves)
