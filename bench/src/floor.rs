@@ -50,10 +50,13 @@ impl Floor {
         let arguments = arguments_of(pid)?;
         let found = Found::in_arguments(&arguments)?;
         let cache = found.cache()?;
-        let template = cache.join(format!("overlay-{}.qcow2", disk_size(&found.overlay)?));
         let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(cache)?;
         let overlay = directory.path().join("overlay.qcow2");
-        fs::copy(&template, &overlay).map_err(|e| format!("copy {}: {e}", template.display()))?;
+        let size = disk_size(&found.overlay)?.to_string();
+        let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&overlay).arg(size).status()?;
+        if !made.success() {
+            return Err(format!("qemu-img could not make {}: {made}", overlay.display()).into());
+        }
 
         let (qmp, qemu_qmp) = inherited_pair()?;
         let (agent, qemu_agent) = inherited_pair()?;
