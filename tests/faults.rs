@@ -17,6 +17,8 @@ use tokio::io::AsyncReadExt;
 
 /// How soon a fault must be told, on a host that is busy with other things as well.
 const SOON: Duration = Duration::from_secs(30);
+/// Runs a program with mounts of its own, which go with it. That takes no privilege.
+const OWN_MOUNTS: [&str; 3] = ["unshare", "--map-root-user", "--mount"];
 
 async fn start() -> Sandbox {
     Sandbox::builder("debian").start().await.unwrap()
@@ -47,6 +49,12 @@ fn fill_up(path: &Path, left: u64) {
     let free = nix::sys::statvfs::statvfs(path).unwrap();
     let free = free.blocks_available() * free.fragment_size();
     nix::fcntl::fallocate(&fill, nix::fcntl::FallocateFlags::empty(), 0, (free - left) as i64).unwrap();
+}
+
+/// Puts an empty file system in memory over a directory.
+fn mount_tmpfs(at: &Path, options: &str) {
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status().unwrap();
+    assert!(mounted.success());
 }
 
 /// Runs one of the ignored tests below in a process of its own, by way of `wrapper`.
@@ -159,17 +167,14 @@ async fn a_killed_qemu_is_told_soon_and_leaves_nothing() {
 #[test]
 fn a_full_disk_of_the_host_while_saving() {
     let saves = tempfile::tempdir_in(target()).unwrap();
-    // With mounts of its own, which go with it. That takes no privilege.
-    let wrapper = ["unshare", "--map-root-user", "--mount"];
-    alone(&wrapper, "saving_to_a_full_disk", &[("FAULTS_SAVES", saves.path())]);
+    alone(&OWN_MOUNTS, "saving_to_a_full_disk", &[("FAULTS_SAVES", saves.path())]);
 }
 
 #[tokio::test]
 #[ignore = "run by another test, in a process of its own"]
 async fn saving_to_a_full_disk() {
     let saves = PathBuf::from(std::env::var_os("FAULTS_SAVES").unwrap());
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3G", "saves"]).arg(&saves).status().unwrap();
-    assert!(mounted.success());
+    mount_tmpfs(&saves, "size=3G");
     let sb = Sandbox::builder("debian").saves_dir(&saves).start().await.unwrap();
     shell(&sb, "echo old > /root/f").await;
     sb.save("s").await.unwrap();
@@ -209,7 +214,7 @@ async fn saving_to_a_full_disk() {
 
 #[test]
 fn a_machine_that_is_not_kept_for_want_of_room_runs_on() {
-    alone(&["unshare", "--map-root-user", "--mount"], "keeping_on_a_full_disk", &[]);
+    alone(&OWN_MOUNTS, "keeping_on_a_full_disk", &[]);
 }
 
 #[tokio::test]
@@ -217,8 +222,7 @@ fn a_machine_that_is_not_kept_for_want_of_room_runs_on() {
 async fn keeping_on_a_full_disk() {
     let sb = start().await;
     let kept = run_dir(&sb).ancestors().nth(2).unwrap().join("failed");
-    let mount = ["-t", "tmpfs", "-o", "size=1M", "kept"];
-    assert!(Command::new("mount").args(mount).arg(&kept).status().unwrap().success());
+    mount_tmpfs(&kept, "size=1M");
     let note = KeepNote { test: "faults::full", package: target(), end: "failed", report: None };
     let error = sb.keep(note, 5).await.unwrap_err();
     assert!(format!("{error:?}").contains("StorageFull"), "{error:?}");
@@ -229,8 +233,7 @@ async fn keeping_on_a_full_disk() {
 #[test]
 fn what_the_host_lacks_costs_no_frozen_state() {
     let saves = tempfile::tempdir_in(target()).unwrap();
-    let wrapper = ["unshare", "--map-root-user", "--mount"];
-    alone(&wrapper, "starting_without_room_for_a_file", &[("FAULTS_SAVES", saves.path())]);
+    alone(&OWN_MOUNTS, "starting_without_room_for_a_file", &[("FAULTS_SAVES", saves.path())]);
 }
 
 #[tokio::test]
@@ -242,8 +245,7 @@ async fn starting_without_room_for_a_file() {
     let machines = run_dir(&sb).parent().unwrap().to_owned();
     drop(sb);
     // Machines are kept on a file system with bytes enough, and files for half a machine.
-    let mount = ["-t", "tmpfs", "-o", "size=8G,nr_inodes=3", "machines"];
-    assert!(Command::new("mount").args(mount).arg(&machines).status().unwrap().success());
+    mount_tmpfs(&machines, "size=8G,nr_inodes=3");
     for source in ["debian", "s"] {
         let error = Sandbox::builder(source).saves_dir(&saves).start().await.unwrap_err();
         println!("{source}: {error:?}");
@@ -258,8 +260,7 @@ async fn starting_without_room_for_a_file() {
 
 #[test]
 fn a_full_disk_of_the_host_while_the_guest_writes() {
-    let wrapper = ["unshare", "--map-root-user", "--mount"];
-    alone(&wrapper, "writing_to_a_full_disk", &[]);
+    alone(&OWN_MOUNTS, "writing_to_a_full_disk", &[]);
 }
 
 #[tokio::test]
@@ -268,8 +269,7 @@ async fn writing_to_a_full_disk() {
     let sb = start().await;
     let machines = run_dir(&sb).parent().unwrap().to_owned();
     drop(sb);
-    let mount = ["-t", "tmpfs", "-o", "size=1G", "machines"];
-    assert!(Command::new("mount").args(mount).arg(&machines).status().unwrap().success());
+    mount_tmpfs(&machines, "size=1G");
     let sb = start().await;
     shell(&sb, "echo kept > /root/f").await;
     sb.checkpoint("before").await.unwrap();

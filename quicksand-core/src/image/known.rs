@@ -80,8 +80,8 @@ pub(super) async fn ensure(cache: &Cache, name: &str, reporter: &Reporter) -> Re
 ///
 /// # Errors
 ///
-/// [`ImageError::NoProject`] outside of a project; [`ImageError::UpdateOffline`]; [`ImageError::Unknown`]; whatever keeps an image from being got. Names before
-/// that one have been moved on.
+/// [`ImageError::NoProject`] outside of a project; [`ImageError::UpdateOffline`]; [`ImageError::Unknown`]; whatever keeps an image
+/// from being got. Names before that one have been moved on.
 pub async fn update(cache: &Cache, names: &[String], reporter: &Reporter) -> Result<Vec<Update>, ImageError> {
     let project = Project::find().ok_or(ImageError::NoProject)?;
     let all = project.all_locked()?;
