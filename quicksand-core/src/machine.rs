@@ -82,6 +82,9 @@ pub enum NetworkMode {
     Full,
 }
 
+/// The first QEMU that has monitors as objects. It calls `-mon` deprecated.
+const MONITOR_OBJECTS: Version = Version { major: 11, minor: 1, micro: 0 };
+
 /// The parts of a machine that a frozen state is bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
@@ -106,6 +109,8 @@ pub(crate) struct Instance<'a> {
     /// Cards beside its own. They are no part of the machine: a guest that has not seen them yet finds them when it looks.
     pub(crate) cards: &'a [PrivateCard],
     pub(crate) begin: Begin<'a>,
+    /// The QEMU that reads the command line.
+    pub(crate) qemu: Version,
     pub(crate) qmp: RawFd,
     pub(crate) agent: RawFd,
     pub(crate) console: RawFd,
@@ -162,6 +167,7 @@ impl Machine {
             plug: &Plug::Nowhere,
             cards: &[],
             begin: Begin::Restore,
+            qemu,
             qmp: 0,
             agent: 0,
             console: 0,
@@ -210,8 +216,9 @@ impl Machine {
             // A clone has no firmware to reset into, see docs/design.md.
             .option("-action", "reboot=shutdown")
             .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
-            .option("-chardev", format!("socket,id=qmp,fd={}", instance.qmp))
-            .option("-mon", "chardev=qmp,mode=control")
+            .option("-chardev", format!("socket,id=qmp,fd={}", instance.qmp));
+        monitor(instance.qemu, &mut arguments);
+        arguments
             .option("-chardev", format!("socket,id=console,fd={}", instance.console))
             .option("-serial", "chardev:console");
         for (level, path) in instance.disk.iter().enumerate() {
@@ -271,6 +278,15 @@ impl Machine {
             arguments.flag(extra);
         }
         arguments.0
+    }
+}
+
+/// The control channel, in the form that this QEMU does not call deprecated.
+fn monitor(qemu: Version, arguments: &mut Arguments) {
+    if qemu < MONITOR_OBJECTS {
+        arguments.option("-mon", "chardev=qmp,mode=control");
+    } else {
+        arguments.json("-object", &json!({ "qom-type": "monitor-qmp", "id": "control", "chardev": "qmp" }));
     }
 }
 
@@ -393,7 +409,8 @@ mod tests {
 
     fn instance<'a>(disk: Vec<&'a Path>, plug: &'a Plug) -> Instance<'a> {
         let memory_file = Path::new("/m");
-        Instance { name: "x", memory_file, disk, plug, cards: &[], begin: Begin::Restore, qmp: 3, agent: 4, console: 5 }
+        let (begin, qemu) = (Begin::Restore, VERSION);
+        Instance { name: "x", memory_file, disk, plug, cards: &[], begin, qemu, qmp: 3, agent: 4, console: 5 }
     }
 
     fn line(machine: &Machine, instance: &Instance<'_>) -> String {
@@ -420,6 +437,17 @@ mod tests {
             assert_ne!(key(change), own);
         }
         assert_ne!(machine().key(Version { micro: 23, ..VERSION }), own);
+    }
+
+    #[test]
+    fn the_control_channel_is_asked_for_as_the_version_has_it() {
+        for (major, minor, old) in [(7, 2, true), (10, 0, true), (11, 0, true), (11, 1, false), (12, 0, false)] {
+            let mut instance = instance(vec![Path::new("/d")], &Plug::Nowhere);
+            instance.qemu = Version { major, minor, micro: 0 };
+            let line = line(&machine(), &instance);
+            assert_eq!(line.contains("-mon chardev=qmp"), old, "{line}");
+            assert_eq!(line.contains("monitor-qmp"), !old, "{line}");
+        }
     }
 
     #[test]

@@ -16,7 +16,9 @@ use std::{
 use quicksand_protocol::message::{Exec, Network, Request, Wake};
 use serde_json::json;
 use tokio::{
+    io::AsyncWriteExt,
     net::UnixStream,
+    sync::broadcast,
     time::{Instant, sleep, timeout},
 };
 
@@ -36,7 +38,10 @@ use crate::{
     host::Host,
     machine::{Begin, Instance, Machine, NetworkMode, Plug, PrivateCard},
     network::passt::{DNS, GATEWAY, GUEST_ADDRESS, PREFIX},
-    qemu::{Process, qmp::Qmp},
+    qemu::{
+        Process,
+        qmp::{Event, Qmp},
+    },
     random,
     run_dir::RunDir,
     state::State,
@@ -373,6 +378,7 @@ async fn launch(
         plug: &plug,
         cards: &cards,
         begin,
+        qemu: host.version,
         qmp: qemu_qmp.as_raw_fd(),
         agent: qemu_agent.as_raw_fd(),
         console: qemu_console.as_raw_fd(),
@@ -427,16 +433,31 @@ async fn watch<T>(
     Err(StartError::gather(stage, cause, &run_dir.qemu_log(), console).into())
 }
 
+/// Has QEMU load a state. It comes through a socket: QEMU 11 takes no migration out of a regular file's descriptor any more.
 async fn load(qmp: &Qmp, devices: &Path) -> Result<(), StartCause> {
-    let file = File::open(devices).map_err(|e| StartCause::BadState(format!("{}: {e}", devices.display())))?;
+    let unreadable = |e: io::Error| StartCause::BadState(format!("{}: {e}", devices.display()));
+    let state = fs::read(devices).map_err(unreadable)?;
+    let (mut ours, theirs) = socket_pair().map_err(unreadable)?;
     let mut events = qmp.events();
     let told = json!({ "capabilities": [{ "capability": "events", "state": true }] });
     let work = async {
         qmp.execute("migrate-set-capabilities", told).await?;
-        qmp.give_fd("devices", file.as_fd()).await?;
+        qmp.give_fd("devices", theirs.as_fd()).await?;
+        // QEMU has its own copy of it by now. With ours closed, it is told when QEMU reads no more.
+        drop(theirs);
         qmp.execute("migrate-incoming", json!({ "uri": "fd:devices" })).await
     };
     work.await.map_err(StartCause::Qmp)?;
+    let send = async {
+        // A state that QEMU refuses is not read to its end; its answer says why.
+        let _ = ours.write_all(&state).await;
+        let _ = ours.shutdown().await;
+    };
+    tokio::join!(send, loaded(qmp, &mut events)).1
+}
+
+/// Waits until QEMU has loaded the state, or says why it can't.
+async fn loaded(qmp: &Qmp, events: &mut broadcast::Receiver<Event>) -> Result<(), StartCause> {
     loop {
         match events.recv().await {
             Ok(event) if event.name != "MIGRATION" => continue,
