@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, IoSlice, Read},
+    io::{BufRead, BufReader, IoSlice, Read, Write},
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
         unix::net::UnixStream,
@@ -73,7 +73,8 @@ impl Floor {
 
     /// Starts it, and returns how long it took from before the start of the process until the state was loaded.
     pub(crate) fn measure(self) -> Result<Duration> {
-        let devices = File::open(&self.devices).map_err(|e| format!("open {}: {e}", self.devices.display()))?;
+        let devices = fs::read(&self.devices).map_err(|e| format!("open {}: {e}", self.devices.display()))?;
+        let (mut sender, receiver) = UnixStream::pair()?;
         let mut command = Command::new(&self.arguments[0]);
         command.args(&self.arguments[1..]).stdin(Stdio::null()).stdout(Stdio::null());
 
@@ -83,8 +84,11 @@ impl Floor {
         let mut qmp = Qmp { writer: &self.qmp, reader: BufReader::new(&self.qmp) };
         qmp.line()?;
         qmp.execute("qmp_capabilities", json!({}), None)?;
-        qmp.execute("getfd", json!({ "fdname": "devices" }), Some(devices.as_raw_fd()))?;
+        qmp.execute("getfd", json!({ "fdname": "devices" }), Some(receiver.as_raw_fd()))?;
         qmp.execute("migrate-incoming", json!({ "uri": "fd:devices" }), None)?;
+        drop(receiver);
+        // On a thread of its own, as in a start: QEMU reads while it is asked how far it has come. It says itself what it refuses.
+        thread::spawn(move || sender.write_all(&devices));
         loop {
             let answer = qmp.execute("query-migrate", json!({}), None)?;
             match answer["status"].as_str() {
