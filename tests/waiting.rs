@@ -87,9 +87,68 @@ async fn a_unit_is_active_or_has_failed(sb: Sandbox) -> quicksand::Result<()> {
         }
         other => panic!("{other}"),
     }
-    let error = sb.wait_for_unit("no-such").timeout(SHORT).await.unwrap_err();
-    assert_eq!(seen(error), "inactive (not-found)");
     Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_unit_is_not_waited_for_where_nothing_can_come(sb: Sandbox) -> quicksand::Result<()> {
+    for (name, file) in [
+        ("once", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'sleep 2; echo ok >/run/did'"),
+        ("condition", "[Unit]\nConditionPathExists=/nope\n[Service]\nExecStart=/bin/true"),
+        ("assertion", "[Unit]\nAssertPathExists=/nope\n[Service]\nExecStart=/bin/true"),
+        ("fails", "[Service]\nType=oneshot\nExecStart=/bin/false"),
+        ("needs", "[Unit]\nRequires=fails.service\nAfter=fails.service\n[Service]\nExecStart=sleep 100"),
+        ("ends", "[Service]\nExecStart=/bin/true"),
+        ("masked", "[Service]\nExecStart=/bin/true"),
+        ("bad", "[Service]\nRestart=never-heard-of\nExecStart="),
+        ("slow", "[Service]\nType=oneshot\nExecStart=sleep 100"),
+        ("behind", "[Unit]\nAfter=slow.service\n[Service]\nExecStart=sleep 100"),
+        ("late", "[Service]\nExecStart=sleep 100"),
+        ("again", "[Service]\nExecStart=/bin/sh -c 'test ! -e /run/ready || exec sleep 100'"),
+    ] {
+        sb.write_file(format!("/etc/systemd/system/{name}.service"), format!("{file}\n")).await?;
+    }
+    sb.write_file(
+        "/etc/systemd/system/again.timer",
+        "[Timer]\nOnActiveSec=1s\nOnUnitInactiveSec=4s\nAccuracySec=100ms\n",
+    )
+    .await?;
+    sb.execute(
+        "mv /etc/systemd/system/masked.service /run; systemctl daemon-reload; systemctl mask masked; \
+         systemctl start --no-block slow; systemctl start --no-block behind once; systemctl start again.timer; \
+         for unit in condition assertion needs ends; do systemctl start $unit; done",
+    )
+    .await?;
+    // What does its work and ends has been active, also where systemd has forgotten it.
+    sb.wait_for_unit("once.service").await?;
+    assert_eq!(sb.execute("cat /run/did").await?.stdout, "ok\n");
+    sb.wait_for_unit("once").await?;
+
+    for (unit, expected) in [
+        ("no-such-unit", "not-found"),
+        ("condition", "ConditionPathExists=/nope"),
+        ("assertion", "Assertion failed"),
+        ("needs", "Dependency failed"),
+        ("ends", "it has run and ended"),
+        ("masked", "it is masked"),
+        ("bad", "systemd can't use its file"),
+    ] {
+        match sb.wait_for_unit(unit).await.unwrap_err() {
+            Error::UnitInactive { why, .. } => assert!(why.contains(expected), "{unit}: {why}"),
+            other => panic!("{unit}: {other}"),
+        }
+    }
+    // A job that is canceled while it is waited for.
+    later(&sb, "sleep 1; systemctl cancel").await?;
+    match sb.wait_for_unit("behind").await.unwrap_err() {
+        Error::UnitInactive { why, .. } => assert!(why.contains("canceled"), "{why}"),
+        other => panic!("{other}"),
+    }
+    // What nobody has started yet is waited for, and what a timer may start.
+    later(&sb, "sleep 2; systemctl start late").await?;
+    sb.wait_for_unit("late").await?;
+    sb.execute("touch /run/ready").await?;
+    sb.wait_for_unit("again").await
 }
 
 #[sandbox_test(image = "debian")]

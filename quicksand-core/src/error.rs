@@ -269,6 +269,19 @@ pub enum Error {
         /// The last lines of its journal.
         journal: String,
     },
+    /// A unit of systemd is not active, and nothing is about to start it.
+    #[error(
+        "wait for the unit {unit}: it is inactive and nothing is about to start it: {why}; the end of its journal: {}",
+        shown(journal)
+    )]
+    UnitInactive {
+        /// The unit.
+        unit: String,
+        /// What keeps it from becoming active.
+        why: String,
+        /// The last lines of its journal.
+        journal: String,
+    },
     /// A program on a terminal ended before what was waited for came, or what was sent was read.
     #[error("wait for {what}: the program has ended ({status:?}); last seen: {}", shown(seen))]
     TerminalEnded {
