@@ -68,6 +68,11 @@ async fn check(sb: &Sandbox, unique: &str) {
         sh("readlink /lib; stat -c %a /tmp; [ /bin/sh -ef /bin/busybox ] && echo same").await,
         "usr/lib\n1777\nsame\n"
     );
+    // The kernel that it is lent comes with its modules, here through a /lib that is a link.
+    let modules = "cd /lib/modules/$(uname -r) && busybox modprobe br_netfilter && busybox modprobe wireguard && \
+                   busybox modprobe nf_tables && busybox modprobe dummy && busybox grep -cE '^(bridge|wireguard|nf_tables|dummy) ' \
+                   /proc/modules";
+    assert_eq!(sh(modules).await, "4\n");
     // How its configuration has programs run; a command's own word goes before.
     assert_eq!(sh("echo $PATH $COLOUR; pwd; id -u").await, "/opt:/bin blue\n/srv\n0\n");
     let own =

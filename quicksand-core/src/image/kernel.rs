@@ -2,6 +2,7 @@
 //!
 //! Images without a kernel, as those of containers, share one: the [bundle](Bundle), which is taken out of the image `debian` once
 //! and kept in the cache. Their directories have hard links to its files, so that each image is whole and the bundle is there once.
+//! Root file systems that become a disk here get all of its modules, too, where programs look for them.
 
 use std::{
     fs::{self, File},
@@ -33,7 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// The kinds of root file systems that machines with the bundle's kernel can have.
 const FILE_SYSTEMS: [&str; 3] = ["ext4", "xfs", "btrfs"];
-/// What is there besides, since an image without a kernel has no modules that it could load later.
+/// What is there besides: a disk without a kernel has no modules that it could load later, and an image of a container no program
+/// that would.
 const EXTRAS: [&str; 9] =
     ["af_packet", "overlay", "loop", "isofs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "dm_mod"];
 
@@ -60,9 +62,14 @@ struct Description {
     orders: Vec<(String, Vec<String>)>,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const DESCRIPTION: &str = "bundle.json";
 const KERNEL: &str = "kernel";
+/// All of the kernel's modules, as a tar archive whose paths begin with `lib/modules`.
+const MODULES: &str = "modules.tar";
+/// Packs the modules of release $1 in the helper.
+const PACK_MODULES: &str = "tar --create --file /mnt/modules.tar --directory / --numeric-owner \"lib/modules/$1\"";
+const PACKED_MODULES: &str = "/mnt/modules.tar";
 
 impl Bundle {
     /// The bundle, made from the image `debian` where the cache does not have it.
@@ -101,6 +108,9 @@ impl Bundle {
             let content = helper.read(&format!("{source}/{path}")).await?;
             store(&content[..], &unfinished.path().join(format!("{}.ko", name_of(path))))?;
         }
+        helper.run(PACK_MODULES, &[&release]).await?;
+        let path = unfinished.path().join(MODULES);
+        fs::write(&path, helper.read(PACKED_MODULES).await?).map_err(ImageError::io("write", &path))?;
         reporter.report("take kernel", total, total);
         let kernel = debian.kernel();
         link_or_copy(&kernel, &unfinished.path().join(KERNEL))?;
@@ -119,10 +129,16 @@ impl Bundle {
         let held = hold(directory).ok()??;
         let description: Description = serde_json::from_slice(&fs::read(directory.join(DESCRIPTION)).ok()?).ok()?;
         let whole = |file: &str| directory.join(file).is_file();
-        let complete = description.orders.iter().flat_map(|(_, files)| files).all(|file| whole(file)) && whole(KERNEL);
+        let complete = description.orders.iter().flat_map(|(_, files)| files).all(|file| whole(file));
+        let complete = complete && whole(KERNEL) && whole(MODULES);
         let _ = held.set_modified(SystemTime::now());
         let bundle = Bundle { directory: directory.to_owned(), description, _held: Arc::new(held) };
         (bundle.description.version == VERSION && complete).then_some(bundle)
+    }
+
+    /// The archive of all of its modules, whose paths begin with `lib/modules`.
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.directory.join(MODULES)
     }
 
     /// Puts the kernel, and the modules for a root file system of that kind, into an image's directory.
@@ -204,7 +220,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let directory = temp.path().join("bundle");
         fs::create_dir(&directory).unwrap();
-        for (file, content) in [("kernel", "K"), ("ext4.ko", "E"), ("virtio.ko", "V")] {
+        for (file, content) in [("kernel", "K"), (MODULES, "M"), ("ext4.ko", "E"), ("virtio.ko", "V")] {
             fs::write(directory.join(file), content).unwrap();
         }
         assert!(Bundle::read(&directory).is_none());

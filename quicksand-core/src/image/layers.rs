@@ -83,14 +83,19 @@ pub(crate) async fn ensure(
         let stop = Stop::default();
         let work =
             Work { what: name, directory: directory.clone(), stopped: Arc::clone(&stop.0), reporter: reporter.clone() };
-        let (written, own_boot) = off_the_runtime(move || {
+        let (work, written, own_boot) = off_the_runtime(move || {
             let written = work.merge(layers, whiteouts)?;
-            Ok((written, work.own_boot()?))
+            let boot = work.own_boot()?;
+            Ok((work, written, boot))
         })
         .await?;
-        let boot = match own_boot {
-            Some(boot) => boot,
-            None => Bundle::ensure(cache, reporter).await?.put_into(&directory, disk::FILE_SYSTEM)?,
+        let (boot, written) = match own_boot {
+            Some(boot) => (boot, written),
+            None => {
+                let bundle = Bundle::ensure(cache, reporter).await?;
+                let boot = bundle.put_into(&directory, disk::FILE_SYSTEM)?;
+                (boot, off_the_runtime(move || work.add_modules(&bundle.modules(), written)).await?)
+            }
         };
         // Half of it is free, and there are twice as many files as are used.
         let least = (2 * written.content).max(2 * BYTES_PER_FILE * written.entries).max(LEAST_DISK);
@@ -217,6 +222,32 @@ impl Work {
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Adds the modules of a kernel that is lent to the merged archive, through a `/lib` that is a link as well. Where there is no
+    /// place for them, as below a `/lib` that is a file, the archive stays as it is.
+    fn add_modules(&self, modules: &Path, written: Written) -> Result<Written, ImageError> {
+        let (archive, out) = (self.directory.join(ARCHIVE), self.directory.join("with-modules.tar"));
+        let layer = |path: &Path| {
+            let archive = File::open(path).and_then(Section::whole).map_err(ImageError::io("read", path))?;
+            Ok::<_, ImageError>(Layer { name: "the archive".into(), archive })
+        };
+        let layers = vec![layer(&archive)?, layer(modules)?];
+        let merged = rootfs::merge(layers, false, Limits::default(), &out, &mut |done, total| {
+            self.reporter.report("add modules", done, total);
+            self.go_on()
+        });
+        match merged {
+            Ok(with_modules) => {
+                fs::rename(&out, &archive).map_err(ImageError::io("rename", &out))?;
+                Ok(with_modules)
+            }
+            Err(MergeError::Write(source)) => Err(ImageError::io("write", &out)(source)),
+            Err(error) => {
+                tracing::warn!(target: "quicksand::image", what = self.what, %error, "no modules of the kernel that is lent");
+                Ok(written)
+            }
         }
     }
 
