@@ -3,9 +3,9 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{self, PipeReader, Read, Write},
+    io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::OwnedFd,
         unix::{ffi::OsStringExt, process::CommandExt, process::ExitStatusExt},
     },
     path::Path,
@@ -15,15 +15,17 @@ use std::{
 };
 
 use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::wait::{Id, WaitPidFlag, waitid},
     unistd::{Gid, Pid},
 };
 use quicksand_protocol::message::{Exec, Exit, Failure, stream};
 
 use crate::{
-    operation::{Operation, Output},
+    operation::Operation,
+    output::Pumps,
     serve::STACK,
+    session,
+    tail::{self, Tail},
     terminal::{self, Terminal},
     users::{self, User},
 };
@@ -42,10 +44,6 @@ const UNATTENDED: [(&str, &str); 4] = [
 ];
 /// The same for one with a terminal: the kind that every image knows which knows more than one.
 const ATTENDED: [(&str, &str); 1] = [("TERM", "xterm-256color")];
-/// What is still read of a stream after its program has ended, at most: what a pipe can hold. A process left in the background
-/// may keep the pipe open and write for ever.
-const AFTER_EXIT: usize = 64 * 1024;
-
 /// Runs a program until it ends.
 pub(crate) fn run(exec: Exec, operation: &Arc<Operation>) -> Result<Exit, Failure> {
     let user = users::find(exec.user.as_deref().unwrap_or(b"root"))?;
@@ -69,12 +67,12 @@ pub(crate) fn run(exec: Exec, operation: &Arc<Operation>) -> Result<Exit, Failur
         None => Ok(Streams::pipes(&mut child)),
     };
     let pid = Pid::from_raw(child.id() as i32);
-    operation.set_group(pid);
+    operation.set_leader(pid);
     // The agent's own protection from the guest's memory pressure is not for what it runs.
     let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
 
     let result = streams.and_then(|streams| follow(streams, pid, feed, operation));
-    operation.forget_group();
+    operation.forget_leader();
     let status = child.wait();
     operation.close_input();
     result.and(status).map(exit_of).map_err(|error| failed("follow", &error))
@@ -111,15 +109,10 @@ impl Streams {
     }
 }
 
-/// Carries the streams until the program has ended. Leaves it unreaped, so that its number stays its own.
+/// Carries the streams until the program has ended, and what is on its way by then. Leaves it unreaped, so that its number stays its
+/// own.
 fn follow(streams: Streams, pid: Pid, feed: bool, operation: &Arc<Operation>) -> io::Result<()> {
-    // Closed when the program has ended, which every pump sees.
-    let (exited, running) = io::pipe()?;
-    let mut pumps = Vec::new();
-    for (source, number) in streams.outputs {
-        let (exited, output) = (exited.try_clone()?, operation.output(number));
-        pumps.push(thread::Builder::new().stack_size(STACK).spawn(move || pump(source, &exited, output))?);
-    }
+    let pumps = Pumps::start(streams.outputs, operation)?;
     if let (true, Some(to)) = (feed, streams.input) {
         let mut input = operation.input();
         // Not joined: it ends when the host closes the stream, or the program its end of the pipe.
@@ -133,42 +126,10 @@ fn follow(streams: Streams, pid: Pid, feed: bool, operation: &Arc<Operation>) ->
             return Err(error.into());
         }
     }
-    drop(running);
-    for pump in pumps {
-        // A pump fails when the host gives the operation up, which the reply says anyway.
-        let _ = pump.join();
-    }
+    let mut tail = Tail::of(pid);
+    while !pumps.have_ended_within(tail::STEP) && operation.is_wanted() && pumps.await_more(&mut tail) {}
+    pumps.stop();
     Ok(())
-}
-
-/// Sends what the program writes, until the pipe is closed or the program has ended and the pipe is empty.
-fn pump(mut source: File, exited: &PipeReader, mut output: Output) -> io::Result<()> {
-    let mut buffer = vec![0; 32 * 1024];
-    let mut after_exit = 0;
-    while after_exit < AFTER_EXIT {
-        let mut fds = [PollFd::new(source.as_fd(), PollFlags::POLLIN), PollFd::new(exited.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            other => other?,
-        };
-        let [readable, ended] = fds.map(|fd| fd.any().unwrap_or(true));
-        if !readable {
-            break;
-        }
-        let len = match source.read(&mut buffer) {
-            // A terminal that no program has open any more.
-            Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => 0,
-            read => read?,
-        };
-        if len == 0 {
-            break;
-        }
-        output.send_or_discard(&buffer[..len])?;
-        if ended {
-            after_exit += len;
-        }
-    }
-    output.flush()
 }
 
 fn command(exec: Exec, user: &User, terminal: Option<&Terminal>) -> io::Result<Command> {
@@ -190,7 +151,8 @@ fn command(exec: Exec, user: &User, terminal: Option<&Terminal>) -> io::Result<C
         Some(terminal) => terminal.give_to(&mut command)?,
         None => {
             let input = if exec.stdin { Stdio::piped() } else { Stdio::null() };
-            command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+            command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+            session::lead(&mut command);
         }
     }
     match exec.current_dir {

@@ -6,6 +6,7 @@ use std::{
     io::{self, Read, Write},
     os::fd::{AsRawFd, OwnedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -24,7 +25,8 @@ use quicksand_protocol::{
 
 use crate::{
     port::{Session, Writer},
-    terminal,
+    serve::STACK,
+    session, terminal,
 };
 
 /// An operation under way, shared by the threads that carry it out and the one that reads the port.
@@ -43,7 +45,10 @@ struct State {
     input_ended: bool,
     receive: ReceiveCredit,
     send: [SendCredit; 3],
-    group: Option<Pid>,
+    /// The program, which leads a session and a process group.
+    leader: Option<Pid>,
+    /// Whether that session is being ended.
+    ending: bool,
     /// The terminal that its process has, which then leads a session.
     terminal: Option<File>,
     socket: Option<OwnedFd>,
@@ -105,21 +110,29 @@ impl Operation {
         self.changed.notify_all();
     }
 
-    /// Ends the operation: its streams fail and its processes are killed.
-    pub(crate) fn cancel(&self) {
-        self.give_up(End::Cancelled);
-        self.kill();
-    }
-
-    /// Kills its process group and, with a terminal, all that was started on that.
-    fn kill(&self) {
-        let state = self.state();
-        if let Some(group) = state.group {
-            let _ = killpg(group, Signal::SIGKILL);
-            if state.terminal.is_some() {
-                terminal::kill_session(group);
+    /// Ends the operation: what it runs is killed, and its streams fail. They do so last, so that a program dies of the kill, and not
+    /// of a pipe that is closed.
+    pub(crate) fn cancel(self: &Arc<Self>) {
+        let mut state = self.state();
+        let Some(leader) = state.leader else {
+            drop(state);
+            return self.give_up(End::Cancelled);
+        };
+        if !std::mem::replace(&mut state.ending, true) {
+            drop(state);
+            let operation = Arc::clone(self);
+            // Not on this thread, which reads the port: it takes a while to find all of a session.
+            let spawned = thread::Builder::new().stack_size(STACK).spawn(move || operation.end_session(leader));
+            if spawned.is_err() {
+                self.end_session(leader);
             }
         }
+    }
+
+    fn end_session(&self, leader: Pid) {
+        session::end(leader);
+        self.state().ending = false;
+        self.give_up(End::Cancelled);
     }
 
     /// Lets go of the operation, whose session is over: its output goes nowhere, its process runs on.
@@ -155,21 +168,21 @@ impl Operation {
 
     /// Sends a signal to the process group, where there is one.
     pub(crate) fn signal(&self, signal: Signal) {
-        // Under the lock: `forget_group` is called before the leader is reaped, so the number can't be another's by now.
-        if let Some(group) = self.state().group {
-            let _ = killpg(group, signal);
+        // Under the lock: `forget_leader` is called before the leader is reaped, so the number can't be another's by now.
+        if let Some(leader) = self.state().leader {
+            let _ = killpg(leader, signal);
         }
     }
 
-    /// Names the process group that signals go to.
-    pub(crate) fn set_group(&self, group: Pid) {
+    /// Names the program that signals go to, with its process group, and that ends with the operation, with its session.
+    pub(crate) fn set_leader(&self, leader: Pid) {
         let cancelled = {
             let mut state = self.state();
-            state.group = Some(group);
+            state.leader = Some(leader);
             state.end == End::Cancelled
         };
         if cancelled {
-            self.kill();
+            session::end(leader);
         }
     }
 
@@ -186,10 +199,13 @@ impl Operation {
         }
     }
 
-    /// Forgets the process group, before its leader is reaped, and the terminal.
-    pub(crate) fn forget_group(&self) {
+    /// Forgets the program, before it is reaped, and the terminal. Waits for the end of its session where that is under way.
+    pub(crate) fn forget_leader(&self) {
         let mut state = self.state();
-        (state.group, state.terminal) = (None, None);
+        while state.ending {
+            state = self.wait(state);
+        }
+        (state.leader, state.terminal) = (None, None);
     }
 
     /// Rests for that long, or until the host gives it up. Returns whether it is still wanted.
@@ -285,12 +301,9 @@ impl Output {
         self.abandoned = true;
     }
 
-    /// Sends all of `bytes`, or drops them where the session is over: a process whose host has gone must not block.
-    pub(crate) fn send_or_discard(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self.write_all(bytes) {
-            Err(_) if self.operation.state().end == End::Detached => Ok(()),
-            other => other,
-        }
+    /// Sends all of `bytes`, or drops them where nobody wants them any more: a process whose host has gone must not block.
+    pub(crate) fn send_or_discard(&mut self, bytes: &[u8]) {
+        let _ = self.write_all(bytes);
     }
 }
 

@@ -16,7 +16,8 @@ use quicksand_protocol::{
 };
 
 use crate::{
-    conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, index, mounts, network, new_user,
+    conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, index, left_behind, mounts,
+    network, new_user,
     operation::Operation,
     port::{self, Arrival, Writer},
     settle, wake,
@@ -39,6 +40,7 @@ struct Server {
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     // The guest's memory may be filled by what it runs; the agent must outlive that to report it.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    left_behind::start().map_err(|e| format!("read what programs leave behind: {e}"))?;
     let (mut reader, writer) = port::open().map_err(|e| format!("open the port to the host: {e}"))?;
     let port = Arc::new(writer);
     port.begin_session(Kind::Announce, &to_payload(&Announce { version: VERSION })?)?;

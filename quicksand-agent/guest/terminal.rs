@@ -12,11 +12,8 @@ use nix::{
     libc,
     mount::{MsFlags, mount},
     pty::{OpenptyResult, Winsize, openpty},
-    sys::{
-        signal::{Signal, kill},
-        termios::{InputFlags, SetArg, tcgetattr, tcsetattr},
-    },
-    unistd::{Pid, Uid, fchown, setsid},
+    sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr},
+    unistd::{Uid, fchown, setsid},
 };
 use quicksand_protocol::message::Window;
 
@@ -93,36 +90,6 @@ pub(crate) fn resize(terminal: &impl AsFd, window: Window) -> io::Result<()> {
     Ok(())
 }
 
-/// Kills every process of a session, of whichever group: a shell gives each of its jobs one of its own.
-pub(crate) fn kill_session(leader: Pid) {
-    let Ok(processes) = fs::read_dir("/proc") else { return };
-    for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-        if session(&stat) == Some(leader.as_raw()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-}
-
-/// The session in a `/proc/PID/stat`: `pid (name) state parent group session …`, where the name may hold anything.
-fn session(stat: &str) -> Option<i32> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(3)?.parse().ok()
-}
-
 fn winsize(window: Window) -> Winsize {
     Winsize { ws_row: window.rows, ws_col: window.cols, ws_xpixel: 0, ws_ypixel: 0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_is_found_behind_any_name() {
-        assert_eq!(session("12 (a) b) S 1 12 10 34816 12 4194304"), Some(10));
-        assert_eq!(session("12 (sh) S 1 12"), None);
-        assert_eq!(session(""), None);
-    }
 }

@@ -178,7 +178,7 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// How long it may take before its process group is killed. Default: [`DEFAULT_TIMEOUT`].
+    /// How long it may take before it is killed, with all that belongs to it as [`Child::kill`] says. Default: [`DEFAULT_TIMEOUT`].
     pub fn timeout(mut self, timeout: Duration) -> Command<'a> {
         self.timeout = timeout;
         self
@@ -290,7 +290,10 @@ async fn collect(stream: Option<GuestReader>, into: &mut Vec<u8>, limit: Size) -
     read.is_ok() && (into.len() as u64) <= limit.bytes()
 }
 
-/// A running program. Dropping it kills it.
+/// A running program. Dropping it [kills](Child::kill) it.
+///
+/// Its output ends with the program, and with filters that it sent its own output through. Programs that it leaves in the background are
+/// not waited for: they live on, and what they print to its streams from then on is read and dropped.
 #[derive(Debug)]
 pub struct Child {
     operation: Operation,
@@ -345,7 +348,8 @@ impl Child {
         self.operation.resize(Window { rows, cols });
     }
 
-    /// Kills its process group and, with a terminal, all that was started on that.
+    /// Kills it and all that belongs to it: every process of its session, of whichever process group, and what these started in sessions
+    /// of their own, as `sudo` does. A daemon is left alone: it has called `setsid`, and whoever started it has ended.
     pub fn kill(&self) {
         self.operation.cancel();
     }

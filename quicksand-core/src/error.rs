@@ -236,7 +236,7 @@ pub enum Error {
         /// How it was noticed.
         source: ChannelError,
     },
-    /// A command did not end in time. Its process group was killed.
+    /// A command did not end in time. It was killed, with all that belonged to it.
     #[error("run {command}: it did not end within {} ms; it had printed {} bytes to stdout and {} to stderr",
             after.as_millis(), stdout.len(), stderr.len())]
     CommandTimeout {

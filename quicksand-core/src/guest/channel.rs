@@ -274,7 +274,7 @@ impl Operation {
         self.shared.send(Kind::Resize, 0, self.id, &window.to_bytes());
     }
 
-    /// Ends the operation: its process group is killed. It still gets its reply.
+    /// Ends the operation: its session is killed. It still gets its reply.
     pub fn cancel(&self) {
         self.shared.send(Kind::Cancel, 0, self.id, &[]);
     }
