@@ -11,12 +11,10 @@ use std::{
 
 use quicksand_protocol::message::{Await, Condition, Done, Failure};
 
-use crate::{connection, operation::Operation};
+use crate::{facts::ports, operation::Operation};
 
 /// How long to rest between two looks.
 const STEP: Duration = Duration::from_millis(20);
-/// How long one of the guest's own addresses may take to take or refuse a connection. A full queue of a busy server does neither.
-const CONNECT: Duration = Duration::from_secs(1);
 
 /// Looks until it is so, the time is over, or nobody wants to know any more.
 pub(crate) fn wait(wanted: &Await, operation: &Arc<Operation>) -> Result<Done, Failure> {
@@ -36,7 +34,10 @@ pub(crate) fn wait(wanted: &Await, operation: &Arc<Operation>) -> Result<Done, F
 fn look(condition: &Condition) -> io::Result<()> {
     match condition {
         Condition::File(path) => fs::symlink_metadata(Path::new(OsStr::from_bytes(path))).map(drop),
-        Condition::Port(port) => connection::to_own_port(*port, CONNECT).map(drop),
+        Condition::Port(port) => match ports::is_listening(*port, Path::new("/"))? {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("nothing listens on TCP port {port}"))),
+        },
     }
 }
 
@@ -46,12 +47,15 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     #[test]
-    fn a_port_answers_once_somebody_listens() {
+    fn a_port_is_seen_once_somebody_listens_and_is_not_connected_to() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         assert!(look(&Condition::Port(port)).is_ok());
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(listener);
-        assert_eq!(look(&Condition::Port(port)).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let said = look(&Condition::Port(port)).unwrap_err().to_string();
+        assert_eq!(said, format!("nothing listens on TCP port {port}"));
     }
 
     #[test]

@@ -26,6 +26,9 @@ use crate::{
 /// A request's thread copies bytes and starts processes; its buffers are on the heap.
 pub(crate) const STACK: usize = 128 * 1024;
 
+/// How many reads in a row find the host away before it has gone.
+const MOMENTS: u32 = 200;
+
 type Operations = Arc<Mutex<HashMap<u32, Arc<Operation>>>>;
 
 /// What the agent has under way.
@@ -48,9 +51,15 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let mut server = Server { port, operations: Operations::default(), asleep: None };
     let mut decoder = Decoder::new();
     let mut buffer = vec![0; 256 * 1024];
+    let mut away = 0;
     loop {
         match reader.read(&mut buffer).map_err(|e| format!("read the port to the host: {e}"))? {
-            Arrival::Bytes(len) => decoder.push(&buffer[..len]),
+            Arrival::Bytes(len) => {
+                away = 0;
+                decoder.push(&buffer[..len]);
+            }
+            // For a moment, the host is away after a sleep of the guest as well.
+            Arrival::HostAway if away < MOMENTS => away += 1,
             Arrival::HostAway => {
                 decoder.reset();
                 detach_all(&server.operations);

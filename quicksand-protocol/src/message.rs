@@ -159,7 +159,7 @@ pub struct Await {
 /// Something that can be so or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
-    /// A TCP connection can be made to this port of one of the guest's own addresses.
+    /// Something listens at this TCP port, at any address.
     Port(u16),
     /// Something has this absolute path.
     File(Vec<u8>),

@@ -4,7 +4,7 @@
 mod files;
 mod openrc;
 mod packages;
-mod ports;
+pub(crate) mod ports;
 mod program;
 mod rpm;
 mod systemd;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
@@ -42,6 +42,26 @@ pub(super) fn look(port: u16, root: &Path) -> Port {
         }
     }
     Port { listeners }
+}
+
+/// Whether anything listens at a port over TCP. Nobody is connected to: a server may take one visitor only.
+pub(crate) fn is_listening(port: u16, root: &Path) -> io::Result<bool> {
+    let (mut unread, mut any) = (None, false);
+    for (table, _, listening) in TABLES.into_iter().filter(|(_, udp, _)| !udp) {
+        match read(&root.join("proc/net").join(table), TABLE_LIMIT) {
+            Ok(content) => {
+                any = true;
+                let content = text(&content);
+                let mut sockets = content.lines().skip(1).filter_map(|line| socket(line, false, listening));
+                if sockets.any(|(listener, _)| listener.port == port) {
+                    return Ok(true);
+                }
+            }
+            // A kernel without IPv6 lacks one of them.
+            Err(error) => unread = unread.or(Some(error)),
+        }
+    }
+    unread.filter(|_| !any).map_or(Ok(false), Err)
 }
 
 /// A line such as `0: 0100007F:0035 00000000:0000 0A 00000000:00000000 00:00000000 00000000 101 0 17183 1 ..`.
@@ -134,6 +154,8 @@ mod tests {
         assert_eq!((listeners[1].address, listeners[1].port), (Ipv6Addr::LOCALHOST.into(), 8080));
         let dns = &listeners[2];
         assert_eq!((dns.address, dns.udp, dns.port), (Ipv4Addr::new(127, 0, 0, 53).into(), true, 53));
+        let listens = |port| is_listening(port, &root).unwrap();
+        assert_eq!([22, 8080, 53, 40_000].map(listens), [true, true, false, false], "UDP and connections do not count");
         fs::remove_dir_all(root).unwrap();
     }
 

@@ -56,6 +56,22 @@ pub enum ChannelError {
         "talk to the guest: its agent has ended, as when it is killed there; reboot() or revert(..) brings it back"
     )]
     AgentGone,
+    /// The guest has halted without switching itself off, as by `systemctl halt`. [`Sandbox::reboot`](crate::Sandbox::reboot) and
+    /// [`Sandbox::revert`](crate::Sandbox::revert) bring it back.
+    #[error("talk to the guest: it has halted; reboot() or revert(..) brings it back")]
+    Halted,
+    /// The guest sleeps, as after `systemctl suspend`, and can't be woken. [`Sandbox::reboot`](crate::Sandbox::reboot) and
+    /// [`Sandbox::revert`](crate::Sandbox::revert) bring it back.
+    #[error(
+        "talk to the guest: it is suspended, from which a sandbox does not wake; reboot() or revert(..) brings it back"
+    )]
+    Suspended,
+    /// The guest has started another kernel by kexec, in which there is no agent. [`Sandbox::reboot`](crate::Sandbox::reboot) and
+    /// [`Sandbox::revert`](crate::Sandbox::revert) bring it back.
+    #[error(
+        "talk to the guest: it has started another kernel by kexec, which has no agent; reboot() or revert(..) brings it back"
+    )]
+    OtherKernel,
     /// The guest stands still, since the host can't keep what it writes to its disk, with the host's reason: most often that the file
     /// system of the cache directory is full. A [`Sandbox::revert`](crate::Sandbox::revert) goes on from before that, once there is
     /// room.

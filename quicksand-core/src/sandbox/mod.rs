@@ -208,9 +208,14 @@ impl Sandbox {
     ///
     /// A guest that reboots by itself is booted again, too: what is under way then fails with
     /// [`ChannelError::Restarted`](crate::ChannelError::Restarted), and what is asked later waits for the guest to be back. A guest
-    /// that switches itself off, or whose kernel gives up, has ended: [`Error::Ended`].
+    /// that switches itself off, or whose kernel gives up, has ended: [`Error::Ended`]. One that halts, is suspended, or starts another
+    /// kernel by kexec is told by a [`ChannelError`](crate::ChannelError) of that name, and can be rebooted or reverted. One that falls
+    /// asleep with its processors running (`freeze`, s2idle) is woken after some seconds; what ran in it goes on.
     ///
     /// # Errors
+    ///
+    /// Where the init does not come to an end with what it is to start, the error names what systemd waits for, and the machine is of
+    /// use as it is: commands go on to work in it.
     ///
     /// [`Error::NotRunning`], and whatever keeps a machine from booting within its [boot timeout](SandboxBuilder::boot_timeout).
     pub async fn reboot(&self) -> Result<()> {

@@ -188,9 +188,11 @@ impl Running {
         let ended = self.vm();
         let image = ended.origin().ok_or(Error::NotRunning)?.image();
         let boot = source::boot(&self.host, image, ended.machine().accelerator, self.boot_timeout)?;
-        let vm = Vm::boot_again(&self.host, &ended, &boot, &self.outside).await?;
+        let (vm, unsettled) = Vm::boot_again(&self.host, &ended, &boot, &self.outside).await?;
         self.reboots.fetch_add(1, Ordering::SeqCst);
-        self.go_on_by(vm).await
+        let vm = self.go_on_by(vm).await?;
+        // Told once, to whoever waited: the machine can be used all the same.
+        unsettled.map_or(Ok(vm), Err)
     }
 
     /// How many times the machine was booted since the sandbox started.

@@ -54,6 +54,14 @@ pub enum StartCause {
     AgentSilent(Duration),
     /// The stage took too long.
     TooLong(Duration),
+    /// The guest's init does not come to an end with what it is to start; with the units that it waits for. After a reboot the
+    /// machine is still of use.
+    Unfinished {
+        /// How long was waited.
+        waited: Duration,
+        /// The units whose jobs run.
+        jobs: String,
+    },
     /// The conversation with the guest failed.
     Channel(ChannelError),
     /// QEMU refused a command.
@@ -126,6 +134,10 @@ impl fmt::Display for StartError {
             StartCause::TooLong(waited) => {
                 write!(f, "not done after {} s", waited.as_secs())?;
                 "a slow host needs a longer boot_timeout(..); the console shows how far the guest came"
+            }
+            StartCause::Unfinished { waited, jobs } => {
+                write!(f, "not done after {} s: its systemd waits for {jobs}", waited.as_secs())?;
+                "systemctl status of that unit says more; one that needs its time needs a longer boot_timeout(..)"
             }
             StartCause::Channel(error) => {
                 write!(f, "failed to {error}")?;

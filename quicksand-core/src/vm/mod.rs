@@ -49,7 +49,7 @@ use way_out::WayOut;
 pub(crate) struct Vm {
     _guest_watch: GuestWatch,
     channel: Channel,
-    qmp: Qmp,
+    qmp: Arc<Qmp>,
     process: Process,
     machine: Machine,
     /// What its memory was before it ran: never written.

@@ -16,7 +16,7 @@ use std::{
 use quicksand_protocol::message::{Exec, Network, Request, Wake};
 use serde_json::json;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     sync::broadcast,
     time::{Instant, sleep, timeout},
@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     Disk, Outside, Vm,
     cards::Cards,
-    console::Console,
+    console::{Console, printable},
     failure::{Stage, StartCause, StartError},
     guest_watch::GuestWatch,
     video,
@@ -55,6 +55,11 @@ const WAKE_PATIENCE: Duration = Duration::from_secs(15);
 const IDLE_PATIENCE: Duration = Duration::from_secs(20);
 /// A guest counts as idle when its QEMU uses less than this share of one core.
 const IDLE_SHARE: f64 = 0.10;
+
+/// How long a guest that does not come up may take to say what it waits for, how much of that is read, and how much told.
+const JOBS_PATIENCE: Duration = Duration::from_secs(10);
+const JOBS_LIMIT: u64 = 64 << 10;
+const JOBS_SHOWN: usize = 10;
 
 /// What our init prints on the console when it is run as a probe; see `quicksand-agent/guest/init.rs`.
 const PROBE_WORD: &str = "quicksand: probe";
@@ -139,17 +144,25 @@ impl Vm {
         let vm = boot_disk(host, machine, run_dir, (disk, disk_size), boot, &Outside::default()).await?;
         // Its card gets its address here, so that clones find it done.
         let network = [Network::Static { address: GUEST_ADDRESS, prefix: PREFIX }];
-        watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
+        let settled = watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
             wake_all(&vm.channel, network, Identity::New).await?;
             settle(&vm).await?;
             fall_idle(&vm).await
-        })
-        .await?;
-        Ok(vm)
+        });
+        match settled.await {
+            Ok(()) => Ok(vm),
+            Err(error) => Err(name_jobs(&vm, error).await),
+        }
     }
 
-    /// Boots a machine that has ended from the disk that it left, until its init has started everything.
-    pub(crate) async fn boot_again(host: &Host, ended: &Vm, boot: &Boot, outside: &Outside) -> Result<Vm, Error> {
+    /// Boots a machine that has ended from the disk that it left, until its init has started everything. One whose init does not get
+    /// that far is still of use, and comes with what kept it.
+    pub(crate) async fn boot_again(
+        host: &Host,
+        ended: &Vm,
+        boot: &Boot,
+        outside: &Outside,
+    ) -> Result<(Vm, Option<Error>), Error> {
         let deadline = Instant::now() + boot.timeout;
         let (disk, size) = {
             let disk = ended.disk.lock().await;
@@ -160,12 +173,16 @@ impl Vm {
         vm.origin = ended.origin.clone();
         let address = Network::Static { address: GUEST_ADDRESS, prefix: PREFIX };
         let network = [address, guest_network(outside.network)];
-        watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
+        let settled = watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
             wake_all(&vm.channel, network, Identity::Same).await?;
             settle(&vm).await
-        })
-        .await?;
-        Ok(vm)
+        });
+        let unsettled = match settled.await {
+            Ok(()) => None,
+            Err(error) if vm.process.is_running() => Some(name_jobs(&vm, error).await),
+            Err(error) => return Err(error),
+        };
+        Ok((vm, unsettled))
     }
 
     /// Boots a kernel as far as our init, which then switches the machine off.
@@ -253,7 +270,8 @@ impl Loaded {
             Ok(channel)
         });
         let channel = channel.await?;
-        let _guest_watch = GuestWatch::over(&process, &qmp, &channel);
+        let qmp = Arc::new(qmp);
+        let _guest_watch = GuestWatch::over(&process, &qmp, &channel, &console);
         let disk = Disk::new(disk, state.disk_size());
         let origin = Some(state);
         Ok(Vm {
@@ -329,7 +347,8 @@ async fn boot_disk(
         Ok((channel, way_out))
     });
     let ((channel, way_out), machine, disk) = (channel.await?, machine.clone(), Disk::new(disk, disk_size));
-    let _guest_watch = GuestWatch::over(&process, &qmp, &channel);
+    let qmp = Arc::new(qmp);
+    let _guest_watch = GuestWatch::over(&process, &qmp, &channel, &console);
     Ok(Vm {
         _guest_watch,
         channel,
@@ -511,6 +530,33 @@ async fn wake_all<const N: usize>(
 async fn settle(vm: &Vm) -> Result<(), StartCause> {
     let mut settled = vm.channel.start(&Request::Settle).map_err(StartCause::Channel)?;
     settled.reply().await.map(drop).map_err(StartCause::Channel)
+}
+
+/// Adds to the error of a guest that does not come up what its systemd still waits for, where it has one that says.
+async fn name_jobs(vm: &Vm, error: Error) -> Error {
+    let Error::Start(mut error) = error else { return error };
+    if let (Stage::Settle, &StartCause::TooLong(waited)) = (error.stage, &error.cause)
+        && let Ok(Some(jobs)) = timeout(JOBS_PATIENCE, running_jobs(vm)).await
+    {
+        error.cause = StartCause::Unfinished { waited, jobs };
+    }
+    error.into()
+}
+
+async fn running_jobs(vm: &Vm) -> Option<String> {
+    let argv = ["systemctl", "list-jobs", "--no-legend", "--plain"].map(|word| word.as_bytes().to_vec()).to_vec();
+    let mut operation = vm.channel.start(&Request::Exec(Exec { argv, ..Exec::default() })).ok()?;
+    let mut printed = Vec::new();
+    operation.stdout.take()?.take(JOBS_LIMIT).read_to_end(&mut printed).await.ok()?;
+    let printed = String::from_utf8_lossy(&printed);
+    // Number, unit, kind and state: those that wait do so for one that runs.
+    let units = printed.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let unit = words.next()?;
+        (words.nth(1)? == "running").then(|| printable(unit))
+    });
+    let units = units.take(JOBS_SHOWN).collect::<Vec<_>>().join(", ");
+    (!units.is_empty()).then_some(units)
 }
 
 /// Waits until the guest is idle. A freeze before that would make every clone slow.

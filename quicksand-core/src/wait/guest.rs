@@ -12,7 +12,10 @@ use crate::{Error, Result, Sandbox, guest::ChannelError, vm::printable};
 const SLACK: Duration = Duration::from_secs(15);
 
 impl Sandbox {
-    /// Waits until a TCP connection can be made, in the guest, to this port of one of its own addresses.
+    /// Waits until something listens in the guest at this TCP port, at any address, IPv4's or IPv6's. A socket of systemd's counts.
+    ///
+    /// Nobody is connected to: a server's first visitor is the test's own. What listens in a network namespace of its own, as a
+    /// container does, is not seen; use [`wait_until_succeeds`](Sandbox::wait_until_succeeds) for that.
     ///
     /// # Errors
     ///
