@@ -24,6 +24,7 @@ use quicksand_protocol::{
 };
 
 use crate::{
+    output::Progress,
     port::{Session, Writer},
     serve::STACK,
     session, terminal,
@@ -47,6 +48,8 @@ struct State {
     send: [SendCredit; 3],
     /// The program, which leads a session and a process group.
     leader: Option<Pid>,
+    /// How far its output has been carried.
+    progress: Option<Arc<Progress>>,
     /// Whether that session is being ended.
     ending: bool,
     /// The terminal that its process has, which then leads a session.
@@ -197,6 +200,17 @@ impl Operation {
             // Fails once every program has closed it.
             let _ = terminal::resize(terminal, window);
         }
+    }
+
+    /// Takes note of how far the program's output has been carried.
+    pub(crate) fn set_progress(&self, progress: Arc<Progress>) {
+        self.state().progress = Some(progress);
+    }
+
+    /// The program that runs, and how far its output has been carried.
+    pub(crate) fn program(&self) -> Option<(Pid, Arc<Progress>)> {
+        let state = self.state();
+        Some((state.leader?, Arc::clone(state.progress.as_ref()?)))
     }
 
     /// Forgets the program, before it is reaped, and the terminal. Waits for the end of its session where that is under way.

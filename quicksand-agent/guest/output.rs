@@ -18,7 +18,7 @@ use crate::{
     left_behind,
     operation::{Operation, Output},
     serve::STACK,
-    tail::Tail,
+    tail::{self, Tail},
 };
 
 /// What is read of a stream at the last, at most: what a pipe can hold. Its writers may go on for ever.
@@ -35,7 +35,7 @@ pub(crate) struct Pumps {
 
 /// How far they have come.
 #[derive(Debug, Default)]
-struct Progress {
+pub(crate) struct Progress {
     counts: Mutex<Counts>,
     ended: Condvar,
 }
@@ -56,6 +56,7 @@ impl Pumps {
         let (stopped, running) = io::pipe()?;
         let progress = Arc::new(Progress::default());
         progress.counts().running = sources.len();
+        operation.set_progress(Arc::clone(&progress));
         let mut threads = Vec::new();
         for (source, number) in sources {
             let pump = Pump { progress: Arc::clone(&progress), stopped: stopped.try_clone()?, source };
@@ -73,12 +74,7 @@ impl Pumps {
 
     /// Whether there is more to be waited for, now that the program has ended.
     pub(crate) fn await_more(&self, tail: &mut Tail) -> bool {
-        let (read, sending) = {
-            let counts = self.progress.counts();
-            (counts.read, counts.sending > 0)
-        };
-        // What waits for the host keeps its writers from writing more.
-        sending || tail.is_awaited(read)
+        self.progress.is_sending() || tail.is_awaited(self.progress.read())
     }
 
     /// Has them take what is there, and leave the rest.
@@ -90,7 +86,28 @@ impl Pumps {
     }
 }
 
+/// Waits for the filters that a program which runs on has started and whose input has ended. Returns whether there were any.
+pub(crate) fn await_filters(operation: &Operation) -> bool {
+    let Some((leader, progress)) = operation.program() else { return false };
+    let mut tail = Tail::of(leader);
+    let mut waited = false;
+    while operation.is_wanted() && (waited && progress.is_sending() || tail.has_filters(progress.read())) {
+        waited = true;
+        thread::sleep(tail::STEP);
+    }
+    waited
+}
+
 impl Progress {
+    /// Whether something waits for the host, which keeps those who write from writing more.
+    fn is_sending(&self) -> bool {
+        self.counts().sending > 0
+    }
+
+    fn read(&self) -> u64 {
+        self.counts().read
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }

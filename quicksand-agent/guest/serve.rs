@@ -19,6 +19,7 @@ use crate::{
     conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, index, left_behind, mounts,
     network, new_user,
     operation::Operation,
+    output,
     port::{self, Arrival, Writer},
     settle, wake,
 };
@@ -138,7 +139,7 @@ impl Server {
         lock(&self.operations).insert(id, Arc::clone(&operation));
         let (worker, registry) = (Arc::clone(&operation), Arc::clone(&self.operations));
         let spawned = thread::Builder::new().stack_size(STACK).spawn(move || {
-            let result = carry_out(request, &worker);
+            let result = carry_out(request, &worker, &registry);
             drop(place);
             let mut registry = lock(&registry);
             // A later session may have given the same id to an operation of its own.
@@ -156,7 +157,7 @@ impl Server {
     }
 }
 
-fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failure> {
+fn carry_out(request: Request, operation: &Arc<Operation>, operations: &Operations) -> Result<Done, Failure> {
     match request {
         Request::Exec(_)
         | Request::ReadFile { .. }
@@ -176,6 +177,11 @@ fn carry_out(request: Request, operation: &Arc<Operation>) -> Result<Done, Failu
         Request::Upload { path } => files::unpack(&path, operation),
         Request::Download { path } => files::pack(&path, operation),
         Request::Settle => settle::wait(),
+        Request::AwaitFilters { operation } => {
+            let program = lock(operations).get(&operation).cloned();
+            let waited = program.is_some_and(|program| output::await_filters(&program));
+            Ok(if waited { Done::Filtered } else { Done::Nothing })
+        }
         Request::GoDown => go_down::go_down(),
         Request::Sync => {
             nix::unistd::sync();

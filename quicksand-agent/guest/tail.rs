@@ -44,11 +44,23 @@ impl Tail {
 
     /// Whether to wait for more, once so many bytes have been read of it.
     pub(crate) fn is_awaited(&mut self, written: u64) -> bool {
-        let all = Process::all();
-        let members: Vec<Process> =
-            all.iter().filter(|process| process.session == self.session && process.lives()).copied().collect();
-        let filters = !members.is_empty() && has_filter(&members, &all);
+        let (members, filters) = self.look();
         self.weigh(Instant::now(), written, members, filters)
+    }
+
+    /// The same where the program runs on, and nothing but filters is waited for.
+    pub(crate) fn has_filters(&mut self, written: u64) -> bool {
+        let (members, filters) = self.look();
+        filters && self.weigh(Instant::now(), written, members, true)
+    }
+
+    /// What lives of the session but the program itself, and whether a filter is among it.
+    fn look(&self) -> (Vec<Process>, bool) {
+        let all = Process::all();
+        let belongs = |process: &&Process| process.session == self.session && process.pid != self.session;
+        let members: Vec<Process> = all.iter().filter(belongs).filter(|process| process.lives()).copied().collect();
+        let filters = !members.is_empty() && has_filter(&members, &all);
+        (members, filters)
     }
 
     fn weigh(&mut self, now: Instant, written: u64, members: Vec<Process>, filters: bool) -> bool {

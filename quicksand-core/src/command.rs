@@ -21,6 +21,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 /// How much of a command's output is collected unless it is told otherwise.
 pub const DEFAULT_OUTPUT_LIMIT: Size = Size::from_mib(256);
 /// How long a killed command is given to report its end.
+/// How long filters may take at the end of a command of a shell; the guest waits for half as long.
+const FILTERS_PATIENCE: Duration = Duration::from_secs(60);
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a program ended.
@@ -331,7 +333,7 @@ impl Child {
         let status = match done {
             Done::Exited(Exit::Code(code)) => ExitStatus::Code(code),
             Done::Exited(Exit::Signal(signal)) => ExitStatus::Signal(signal),
-            Done::Nothing | Done::NotYet { .. } => ExitStatus::Code(0),
+            Done::Nothing | Done::Filtered | Done::NotYet { .. } => ExitStatus::Code(0),
         };
         self.status = Some(status);
         self.entry.ended(status);
@@ -352,6 +354,17 @@ impl Child {
     /// of their own, as `sudo` does. A daemon is left alone: it has called `setsid`, and whoever started it has ended.
     pub fn kill(&self) {
         self.operation.cancel();
+    }
+
+    /// Waits for the filters that the program has started and whose input has ended, while it runs on itself: for a shell whose command
+    /// is over. Returns whether there were any; what they wrote is then in its output, or on the way there.
+    #[doc(hidden)]
+    pub async fn await_filters(&self) -> Result<bool> {
+        let request = Request::AwaitFilters { operation: self.operation.id() };
+        match self.vm.channel().request(&request, FILTERS_PATIENCE).await {
+            Ok(done) => Ok(done == Done::Filtered),
+            Err(error) => Err(self.vm.explain(error).await),
+        }
     }
 
     /// The command as it was given, its words joined by spaces.

@@ -131,6 +131,12 @@ pub enum Request {
         /// The port that it came by.
         port: String,
     },
+    /// Wait for the filters that a program which runs on has started and whose input has ended, as a shell's of a command that is over;
+    /// ends with [`Done::Filtered`] where there were any, else with [`Done::Nothing`].
+    AwaitFilters {
+        /// The id of the program's operation.
+        operation: u32,
+    },
     /// Have the guest's init go down for a reboot; ends with [`Done::Nothing`] once it has begun to, or with the guest.
     GoDown,
     /// Make the root file system as large as its disk, which has just been made larger; ends with [`Done::Nothing`].
@@ -274,6 +280,8 @@ pub enum Done {
     Nothing,
     /// The program ran and ended.
     Exited(Exit),
+    /// Filters were waited for. What they have written is on its way.
+    Filtered,
     /// What was waited for is not so.
     NotYet {
         /// What was seen instead, in words.

@@ -264,6 +264,11 @@ impl Drop for Channel {
 }
 
 impl Operation {
+    /// Its number in the session.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Waits for the operation's end. To be called once.
     ///
     /// # Errors

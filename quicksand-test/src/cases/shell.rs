@@ -3,6 +3,7 @@
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
+    ops::Range,
     time::Duration,
 };
 
@@ -52,6 +53,14 @@ struct Running {
     child: Child,
     input: GuestWriter,
     output: GuestReader,
+}
+
+/// How a command came to its end.
+enum Outcome {
+    /// With the shell.
+    Ended(u8),
+    /// With the mark.
+    Marked(u8),
 }
 
 /// Why there is no telling how a command ended.
@@ -105,28 +114,44 @@ impl<'a> Shell<'a> {
             Some(running) => running,
             None => self.start().await?,
         };
+        let code = match self.give(&mut running, command, output).await? {
+            Outcome::Ended(code) => return Ok(code),
+            Outcome::Marked(code) => code,
+        };
+        // Where the command's output went through a filter, the last of that comes before a second mark.
+        if running.child.await_filters().await.map_err(machine)?
+            && let Outcome::Ended(code) = self.give(&mut running, &format!("_qs_return {code}"), output).await?
+        {
+            return Ok(code);
+        }
+        self.running = Some(running);
+        Ok(code)
+    }
+
+    /// Has the shell run a command, and reads its output up to the mark.
+    async fn give(&self, running: &mut Running, command: &str, output: &mut Vec<u8>) -> Result<Outcome, ShellError> {
         let script = format!("{}\n{command}\n", command.split('\n').count());
         // A shell that has ended meanwhile, as by a trap, tells so by its end.
         let _ = running.input.write_all(script.as_bytes()).await;
+        let begin = output.len();
         let mut piece = [0; PIECE];
         loop {
             tokio::select! {
                 biased;
                 count = running.output.read(&mut piece) => match count.unwrap_or(0) {
-                    0 => return running.child.wait().await.map(code).map_err(machine),
+                    0 => return running.child.wait().await.map(code).map(Outcome::Ended).map_err(machine),
                     count => output.extend_from_slice(&piece[..count]),
                 },
                 status = running.child.wait() => {
                     // A program in the background may keep the output open for ever.
                     let rest = (&mut running.output).take(MOST_OUTPUT as u64);
                     let _ = timeout(REST, { rest }.read_to_end(output)).await;
-                    return status.map(code).map_err(machine);
+                    return status.map(code).map(Outcome::Ended).map_err(machine);
                 }
             }
-            if let Some((end, code)) = self.end(output) {
-                output.truncate(end);
-                self.running = Some(running);
-                return Ok(code);
+            if let Some((mark, code)) = self.mark(output, begin) {
+                output.drain(mark);
+                return Ok(Outcome::Marked(code));
             }
             if output.len() > MOST_OUTPUT {
                 return Err(ShellError::TooLong);
@@ -134,15 +159,15 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Where the output ends by the mark, and the exit code in that.
-    fn end(&self, output: &[u8]) -> Option<(usize, u8)> {
-        // Nothing comes after it but what programs in the background print.
-        let from = output.len().saturating_sub(self.mark.len() + PIECE);
+    /// Where the mark is in the output from `begin` on, and the exit code in it.
+    fn mark(&self, output: &[u8], begin: usize) -> Option<(Range<usize>, u8)> {
+        // Nothing comes after it but what filters and programs in the background print.
+        let from = begin.max(output.len().saturating_sub(self.mark.len() + PIECE));
         let at = from + output[from..].windows(self.mark.len()).position(|window| window == self.mark.as_bytes())?;
         let number = output[at + self.mark.len()..].split(|byte| *byte == b'\n').next()?;
-        let whole = output.len() > at + self.mark.len() + number.len();
-        let code = str::from_utf8(number).ok().filter(|_| whole)?.parse().ok()?;
-        Some((at, code))
+        let end = at + self.mark.len() + number.len();
+        let code = str::from_utf8(number).ok().filter(|_| output.len() > end)?.parse().ok()?;
+        Some((at..end + 1, code))
     }
 
     async fn start(&self) -> Result<Running, ShellError> {
