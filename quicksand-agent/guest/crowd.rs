@@ -1,14 +1,14 @@
 //! How many programs of the host's begin at once.
 //!
-//! Each takes descriptors, threads and memory for as long as it runs, of which a guest has only so many. So where many are asked for
-//! at once, most wait for one of those before them to end. But only for so long: one that runs on keeps none from beginning.
+//! Each takes threads and memory for as long as it runs, of which a guest has only so much. So where many are asked for at once, most
+//! wait for one of those before them to end. But only for so long: one that runs on keeps none from beginning.
 
 use std::{
     sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
-/// How many run before further ones wait. An agent may have 1,024 descriptors open, and a program takes up to nine.
+/// How many run before further ones wait.
 const FREE: usize = 64;
 /// How long each of those that come later waits at most, and all that comes behind it.
 const PATIENCE: Duration = Duration::from_millis(100);

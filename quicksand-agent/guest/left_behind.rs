@@ -17,10 +17,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
-    sys::{
-        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
-        resource::{Resource, getrlimit, setrlimit},
-    },
+    sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
 };
 
 use crate::serve::STACK;
@@ -29,9 +26,6 @@ use crate::serve::STACK;
 const PIECE: usize = 64 * 1024;
 /// Between two reads of whatever writes on. One that writes without end is to take little of the guest's processors.
 const REST: Duration = Duration::from_millis(10);
-/// How many files the agent may have open. Each program that leaves another behind may cost it two.
-const MOST_FILES: u64 = 65_536;
-
 static DRAIN: OnceLock<Drain> = OnceLock::new();
 
 struct Drain {
@@ -41,10 +35,6 @@ struct Drain {
 
 /// Makes ready for what will be left behind.
 pub(crate) fn start() -> Result<(), Box<dyn Error>> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = soft.max(MOST_FILES);
-    // The few that there are without it do for a guest in which little is left behind.
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted));
     let drain = Drain { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, sources: Mutex::default() };
     let drain = DRAIN.get_or_init(|| drain);
     thread::Builder::new().stack_size(STACK).spawn(|| drain.run())?;

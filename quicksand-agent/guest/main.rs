@@ -11,6 +11,7 @@
 mod conditions;
 mod connection;
 mod crowd;
+mod environment;
 mod exec;
 mod facts;
 mod file_system;
@@ -24,6 +25,7 @@ mod init;
 mod inittab;
 mod interface;
 mod left_behind;
+mod limits;
 mod mounts;
 mod network;
 mod new_user;
@@ -37,8 +39,11 @@ mod reaper;
 mod serve;
 mod session;
 mod settle;
+mod signals;
+mod start;
 mod tail;
 mod terminal;
+mod terminfo;
 mod users;
 mod wake;
 

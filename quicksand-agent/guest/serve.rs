@@ -16,12 +16,12 @@ use quicksand_protocol::{
 };
 
 use crate::{
-    conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, index, left_behind, mounts,
-    network, new_user,
+    conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, index, left_behind, limits,
+    mounts, network, new_user,
     operation::Operation,
     output,
     port::{self, Arrival, Writer},
-    settle, wake,
+    settle, signals, wake,
 };
 
 /// A request's thread copies bytes and starts processes; its buffers are on the heap.
@@ -44,6 +44,8 @@ struct Server {
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     // The guest's memory may be filled by what it runs; the agent must outlive that to report it.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    signals::forget_inherited();
+    limits::raise_own();
     left_behind::start().map_err(|e| format!("read what programs leave behind: {e}"))?;
     let (mut reader, writer) = port::open().map_err(|e| format!("open the port to the host: {e}"))?;
     let port = Arc::new(writer);

@@ -11,7 +11,7 @@ use std::{
 
 use quicksand_protocol::message::{Done, Failure};
 
-use crate::{inittab, reaper};
+use crate::{inittab, limits, reaper};
 
 const STEP: Duration = Duration::from_millis(200);
 /// An init that says nothing has settled when for so long it has started no process and the processors had little to do.
@@ -26,6 +26,7 @@ const OPENRC: &str = "/run/openrc";
 pub(crate) fn wait() -> Result<Done, Failure> {
     // Process 1 is our own program until it becomes the image's init, or for good where there is none.
     if std::env::args().nth(1).as_deref() == Some(reaper::WORD) {
+        limits::of_a_container();
         return Ok(Done::Nothing);
     }
     while same_program("/proc/1/exe", "/proc/self/exe") {
@@ -33,7 +34,9 @@ pub(crate) fn wait() -> Result<Done, Failure> {
     }
     let init = fs::read_link("/proc/1/exe").unwrap_or_default();
     if init.file_name().is_some_and(|name| name == "systemd") {
+        limits::of_systemd();
         wait_for_systemd();
+        limits::ask_systemd();
     } else {
         wait_for_quiet();
     }

@@ -9,10 +9,14 @@ use std::{
 };
 
 use nix::{
+    fcntl::{OFlag, open},
     libc,
     mount::{MsFlags, mount},
-    pty::{OpenptyResult, Winsize, openpty},
-    sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr},
+    pty::{Winsize, grantpt, posix_openpt, ptsname_r, unlockpt},
+    sys::{
+        stat::Mode,
+        termios::{InputFlags, SetArg, tcgetattr, tcsetattr},
+    },
     unistd::{Uid, fchown, setsid},
 };
 use quicksand_protocol::message::Window;
@@ -32,15 +36,15 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Makes a terminal of that size for that user.
     pub(crate) fn open(window: Window, user: &User) -> io::Result<Terminal> {
-        let size = winsize(window);
-        let opened = openpty(Some(&size), None).or_else(|_| {
+        let opened = pair().or_else(|_| {
             // An image without an init of its own has nobody else who does this.
             fs::create_dir_all("/dev/pts")?;
             let options = Some("gid=5,mode=620,ptmxmode=666");
             mount(Some("devpts"), "/dev/pts", Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, options)?;
-            openpty(Some(&size), None).map_err(io::Error::from)
+            pair()
         });
-        let OpenptyResult { master: ours, slave: programs } = opened?;
+        let (ours, programs) = opened?;
+        resize(&ours, window)?;
         let mut settings = tcgetattr(&programs)?;
         // Else erasing a letter of two bytes would erase half of it.
         settings.input_flags |= InputFlags::IUTF8;
@@ -72,6 +76,17 @@ impl Terminal {
     pub(crate) fn into_ours(self) -> File {
         self.ours.into()
     }
+}
+
+/// Both ends of a new terminal. No program inherits them: `openpty` would leave them open in every one that begins, which then
+/// never hears that its terminal is gone.
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let ours = posix_openpt(flags)?;
+    grantpt(&ours)?;
+    unlockpt(&ours)?;
+    let programs = open(&*ptsname_r(&ours)?, flags, Mode::empty())?;
+    Ok((ours.into(), programs))
 }
 
 /// Types what the host sends, and the end of a file where that ends.

@@ -105,7 +105,7 @@ pub(crate) struct RunArgs {
     /// Set a variable for the command
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = variable)]
     pub(crate) env: Vec<(String, String)>,
-    /// Run the command as that user of the guest, by name or number
+    /// Run the command as that user of the guest, or user:group, by name or number
     #[arg(long, short, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// Run the command in that directory of the guest
@@ -128,7 +128,7 @@ pub(crate) struct ShellArgs {
     /// Write a save of that name when the program has ended
     #[arg(long, value_name = "NAME")]
     pub(crate) save: Option<String>,
-    /// Be that user of the guest, by name or number
+    /// Be that user of the guest, or user:group, by name or number
     #[arg(long, short, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// The program in place of the user's login shell, and its arguments

@@ -79,12 +79,12 @@ async fn converse(sandbox: &Sandbox, args: &ShellArgs) -> Result<ExitStatus> {
     if let Some(user) = &args.user {
         command = command.user(user);
     }
-    if let Ok(terminal) = std::env::var("TERM") {
-        command = command.env("TERM", terminal);
-    }
     let (rows, columns) = window();
-    let terminal =
-        command.pty(rows, columns).spawn().await.map_err(|error| Failure::from(error).code(exit::NOT_RUN))?;
+    let mut terminal = command.pty(rows, columns);
+    if let Some(kind) = std::env::var_os("TERM") {
+        terminal = terminal.kind(kind);
+    }
+    let terminal = terminal.spawn().await.map_err(|error| Failure::from(error).code(exit::NOT_RUN))?;
     let _raw = Raw::enter()?;
     let ended = follow(terminal.into_child()).await;
     ended.map_err(|error| Failure::from(error).code(exit::NO_MACHINE))

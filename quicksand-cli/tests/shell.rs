@@ -168,6 +168,23 @@ fn without_a_terminal_its_lines_come_from_a_pipe() {
 }
 
 #[test]
+fn a_terminal_is_of_a_kind_that_the_guest_knows() {
+    for (kind, expected) in
+        [(Some("xterm-ghostty"), "xterm-256color"), (Some("dumb"), "dumb"), (None, "xterm-256color")]
+    {
+        let mut shell = Command::new(env!("CARGO_BIN_EXE_quicksand"));
+        shell.args(["shell", "debian", "--quiet", "--", "sh", "-c", "echo is $TERM; tput cols; ulimit -Hn"]);
+        match kind {
+            Some(kind) => shell.env("TERM", kind),
+            None => shell.env_remove("TERM"),
+        };
+        let output = shell.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, format!("is {expected}\r\n80\r\n524288\r\n"), "{kind:?}");
+    }
+}
+
+#[test]
 fn a_login_shell_whose_input_has_ended_ends() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_quicksand"))
         .args(["shell", "debian", "--quiet"])

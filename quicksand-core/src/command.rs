@@ -13,6 +13,7 @@ use crate::{
     command_log::LogEntry,
     guest::{GuestReader, GuestWriter, Operation},
     image::Defaults,
+    users,
     vm::Vm,
 };
 
@@ -159,7 +160,11 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// Runs it as that user of the guest, by name or number, with the user's groups. Default: root.
+    /// Runs it as that user of the guest. Default: root.
+    ///
+    /// `ann`, `1000`, `ann:staff` or `1000:1000`, as engines of containers have it: a group that is named is the only one, else they are
+    /// the user's. A name must be in the guest's `/etc/passwd` or `/etc/group`. A number need not: such a user has the group 0, the
+    /// home `/` and the shell `/bin/sh`.
     pub fn user(mut self, user: impl Into<OsString>) -> Command<'a> {
         self.exec.user = Some(user.into().into_vec());
         self
@@ -197,7 +202,7 @@ impl<'a> Command<'a> {
     /// # Errors
     ///
     /// [`Error::CommandTimeout`], with what it had printed; [`Error::TooLong`]; [`Error::Guest`] where the guest has no such program,
-    /// user or directory; [`Error::Ended`] where the machine ended meanwhile. A code other than 0 is no error.
+    /// user or directory; [`Error::BadOption`] where it can't have such a user; [`Error::Ended`] where the machine ended meanwhile. A code other than 0 is no error.
     pub async fn output(self) -> Result<Output> {
         let (after, limit, command) = (self.timeout, self.output_limit, self.display());
         let mut child = self.spawn().await?;
@@ -236,9 +241,10 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotRunning`]; [`Error::Guest`] where the command line is too long. That the guest has no such program is told by
-    /// [`Child::wait`].
+    /// [`Error::NotRunning`]; [`Error::BadOption`] where what [`user`](Command::user) was told can't be a user's name or number;
+    /// [`Error::Guest`] where the command line is too long. That the guest has no such program is told by [`Child::wait`].
     pub async fn spawn(self) -> Result<Child> {
+        self.exec.user.as_deref().map_or(Ok(()), users::check)?;
         let vm = self.sandbox.vm().await?;
         let command = self.display();
         let entry = self.sandbox.enter_command(&command)?;

@@ -32,6 +32,31 @@ impl Sandbox {
     }
 }
 
+/// Checks what a command's user is called: `user` or `user:group`, each a name or a number that the kernel takes.
+pub(crate) fn check(user: &[u8]) -> Result<()> {
+    let bad = |why: &str| {
+        let user = String::from_utf8_lossy(user);
+        let why = format!("{user:?} {why}; name it as in ann, 1000, ann:staff or 1000:1000");
+        Err(Error::BadOption { option: "user", why })
+    };
+    let parts: Vec<_> = user.split(|&byte| byte == b':').collect();
+    for part in &parts {
+        let digits = part.strip_prefix(b"-").or_else(|| part.strip_prefix(b"+")).unwrap_or(part);
+        match digits {
+            [] if parts.len() == 1 => return bad("is no user"),
+            [] => return bad("lacks the user or the group beside its colon"),
+            _ if !digits.iter().all(u8::is_ascii_digit) => {}
+            _ if digits.len() < part.len() => return bad("has a number with a sign"),
+            // The largest means none to the kernel.
+            _ => match std::str::from_utf8(digits).map(str::parse::<u32>) {
+                Ok(Ok(number)) if number < u32::MAX => {}
+                _ => return bad("has a number beyond 4294967294, the largest"),
+            },
+        }
+    }
+    if parts.len() > 2 { bad("has more than one colon") } else { Ok(()) }
+}
+
 fn is_name(name: &str) -> bool {
     let begins = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
     let goes_on = |byte: u8| begins(byte) || byte.is_ascii_digit() || byte == b'-';
@@ -42,6 +67,29 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commands_user_is_a_name_or_a_number_with_or_without_a_group() {
+        for user in ["ann", "1000", "0", "ann:staff", "1000:1000", "ann:27", "4294967294:0", "007", "a b", "9a", "-a"] {
+            assert!(check(user.as_bytes()).is_ok(), "{user}");
+        }
+        for (user, why) in [
+            ("", "is no user"),
+            ("-", "is no user"),
+            (":", "lacks the user"),
+            (":5", "lacks the user"),
+            ("5:", "or the group"),
+            ("ann:", "or the group"),
+            ("a:b:c", "more than one colon"),
+            ("-1", "a sign"),
+            ("5:+5", "a sign"),
+            ("4294967295", "beyond 4294967294"),
+            ("5:99999999999999999999", "beyond 4294967294"),
+        ] {
+            let error = check(user.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("set user: ") && error.contains(why), "{user}: {error}");
+        }
+    }
 
     #[test]
     fn names_are_those_that_linux_takes() {

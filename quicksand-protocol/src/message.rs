@@ -217,13 +217,15 @@ pub struct Exec {
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// Working directory; the user's home where absent.
     pub current_dir: Option<Vec<u8>>,
-    /// User by name or number; root where absent.
+    /// `user` or `user:group`, each by name or number; root where absent.
     pub user: Option<Vec<u8>>,
     /// Whether STDIN brings its input; else it reads nothing.
     pub stdin: bool,
     /// Gives it a terminal of this size, which is then all of its streams: what is written on it comes on STDOUT, what is typed
     /// goes to STDIN, and the end of STDIN is typed as the end of a file.
     pub terminal: Option<Window>,
+    /// What kind of terminal it is, as in `TERM`. The guest takes the nearest that it has a description of; absent, of the usual one.
+    pub terminal_kind: Option<Vec<u8>>,
 }
 
 /// What makes a restored guest differ from its siblings.

@@ -134,6 +134,31 @@ async fn a_saved_archive_and_a_root_file_system_boot() {
     assert!(out.stdout.starts_with("no layer\n/root\n"), "{out:?}");
 }
 
+/// As images are that hold one program, and those that are made for any number.
+#[tokio::test]
+async fn a_user_is_a_number_where_no_file_names_any() {
+    let temp = tempfile::tempdir().unwrap();
+    let bare = || {
+        let busybox = Layer::new().directory("bin/", 0o755).file("bin/busybox", 0o755, build::busybox());
+        busybox.link(EntryType::Symlink, "bin/sh", "busybox")
+    };
+    let path = temp.path().join("rootfs.tar");
+    fs::write(&path, bare().into_archive()).unwrap();
+    let image = Image::new([(bare(), Packing::Gzip)], json!({ "User": "65532:65532" }));
+    image.write_layout(temp.path(), "bare");
+    let layout = format!("oci-layout:{}:bare", temp.path().display());
+    for (source, user, group) in [(path.to_str().unwrap(), "65532", "0"), (&layout, "65532:65532", "65532")] {
+        let sb = Sandbox::builder(source).start().await.unwrap();
+        let line = "busybox id -u; busybox id -g; busybox pwd; echo $HOME; ulimit -Sn; ulimit -Hn";
+        let out = sb.command("/bin/busybox").args(["sh", "-c", line]).user(user).output().await.unwrap();
+        assert_eq!(out.stdout, format!("65532\n{group}\n/\n/\n1024\n1048576\n"), "{out}");
+        let out = sb.command("/bin/busybox").args(["id", "-u"]).output().await.unwrap();
+        assert_eq!(out.stdout, "0\n");
+        let error = sb.command("/bin/busybox").user("app").output().await.unwrap_err();
+        assert!(error.to_string().contains("find user \"app\""), "{error}");
+    }
+}
+
 /// Why an image is refused.
 async fn refusal(source: String) -> String {
     let error = Sandbox::builder(source).start().await.unwrap_err();

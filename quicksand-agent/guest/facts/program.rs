@@ -14,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{exec::ENVIRONMENT, operation::Operation};
+use crate::{environment, operation::Operation};
 
 /// How long a program may take. systemd and the journal take seconds on a guest that is busy.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -37,7 +37,7 @@ impl Runner<'_> {
     pub(super) fn output(&self, program: &str, arguments: &[&str]) -> io::Result<Vec<u8>> {
         let (mut reader, writer) = io::pipe()?;
         let mut command = Command::new(program);
-        command.args(arguments).envs(ENVIRONMENT).env("TERM", "dumb");
+        command.args(arguments).envs(environment::COMMON).env("TERM", "dumb");
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
         let mut child = command.spawn()?;
         // With it go our ends of the pipe, which then ends with the program.

@@ -1,5 +1,7 @@
 //! Programs on a terminal.
 
+use std::ffi::OsString;
+
 use tokio::runtime::Handle;
 
 use super::{Child, Wait, run};
@@ -13,7 +15,13 @@ pub struct TerminalCommand<'a> {
     pub(super) runtime: &'a Handle,
 }
 
-impl TerminalCommand<'_> {
+impl<'a> TerminalCommand<'a> {
+    /// See [`TerminalCommand::kind`](crate::TerminalCommand::kind).
+    pub fn kind(mut self, kind: impl Into<OsString>) -> TerminalCommand<'a> {
+        self.inner = self.inner.kind(kind);
+        self
+    }
+
     /// See [`TerminalCommand::spawn`](crate::TerminalCommand::spawn).
     ///
     /// # Errors

@@ -6,8 +6,10 @@
 mod screen;
 
 use std::{
+    ffi::OsString,
     fmt,
     num::NonZeroU16,
+    os::unix::ffi::OsStringExt,
     time::{Duration, Instant},
 };
 
@@ -35,7 +37,7 @@ const PIECE: usize = 128 * 1024;
 
 impl<'a> Command<'a> {
     /// Gives it a terminal of that many rows and columns, for programs that talk to a person. Its environment then has
-    /// `TERM=xterm-256color` and none of `COLUMNS`, `LINES` and `DEBIAN_FRONTEND`; what was set for its standard input is left out, and no timeout applies.
+    /// `TERM=xterm-256color` (see [`kind`](TerminalCommand::kind)) and none of `COLUMNS`, `LINES` and `DEBIAN_FRONTEND`; what was set for its standard input is left out, and no timeout applies.
     ///
     /// ```no_run
     /// # async fn f(sb: quicksand_core::Sandbox) -> quicksand_core::Result<()> {
@@ -62,7 +64,15 @@ pub struct TerminalCommand<'a> {
     cols: u16,
 }
 
-impl TerminalCommand<'_> {
+impl<'a> TerminalCommand<'a> {
+    /// Names the kind of terminal, as `TERM` has it: that on which a person looks at what the program shows. Default:
+    /// `xterm-256color`. Where the guest has no description of it, in `/etc`, `/lib` or `/usr/share/terminfo` or the user's
+    /// `.terminfo`, the program gets the nearest kind that the guest knows. A `TERM` by [`Command::env`] is left as it is.
+    pub fn kind(mut self, kind: impl Into<OsString>) -> TerminalCommand<'a> {
+        self.command.exec.terminal_kind = Some(kind.into().into_vec());
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
