@@ -20,6 +20,32 @@ async fn what_changes_from_run_to_run(sb: Sandbox) -> quicksand::Result<()> {
     Ok(())
 }
 
+/// A day and half a year later, in another year, and after a reboot, whatever prints times, ids and figures prints the same.
+#[sandbox_test(image = "debian", save = "base", timeout = "10m")]
+async fn the_same_another_day(sb: Sandbox) -> quicksand::Result<()> {
+    let timer = "[Timer]\nOnCalendar=2099-01-01\nUnit=console-getty.service\n[Install]\nWantedBy=timers.target\n";
+    sb.write_file("/etc/systemd/system/looks.timer", timer).await?;
+    sb.write_file("/root/look", include_str!("snapshots/another_day.sh")).await?;
+    let prepare = "set -e; systemctl enable --now looks.timer; mkdir /srv/directory; ln -s new /srv/link; \
+                   touch -d '-100 days' /srv/old; echo hello >/srv/new; head -c 12345 /dev/zero >/srv/larger";
+    let prepared = sb.execute(prepare).await?;
+    assert!(prepared.success(), "{prepared}");
+    for date in ["+1 day", "+200 days", "+1 year"] {
+        let later = sb.fork().await?;
+        assert!(later.execute(&format!("date -s '{date}'")).await?.success());
+        look(&later).await?;
+    }
+    look(&sb).await?;
+    sb.reboot().await?;
+    look(&sb).await
+}
+
+/// Compares what commands print with the one snapshot that there is of it.
+async fn look(sb: &Sandbox) -> quicksand::Result<()> {
+    assert_sandbox_snapshot!("another_day", sb.execute("sh -v /root/look 2>&1").await?);
+    Ok(())
+}
+
 #[sandbox_test(image = "debian", save = "base")]
 async fn plain_strings_may_have_the_filters_too(sb: Sandbox) -> quicksand::Result<()> {
     let said = sb.execute("echo today is $(date --iso-8601=seconds)").await?.stdout;

@@ -6,43 +6,59 @@
 use insta::Settings;
 use quicksand_core::{Changes, Output};
 
-use crate::filters::FILTERS;
+use crate::filters::{filtered, rules};
 
-/// Settings of insta with the default filters, on top of those that are in force.
+/// Settings of insta with the default filters, on top of those that are in force. To make them takes a moment: make them once for
+/// several snapshots.
 pub fn snapshot_settings() -> Settings {
     let mut settings = Settings::clone_current();
-    for (pattern, replacement) in FILTERS {
-        settings.add_filter(pattern, *replacement);
+    for (pattern, replacement) in rules() {
+        settings.add_filter(&pattern, replacement);
     }
     settings
 }
 
 /// What a snapshot can be taken of.
 pub trait Tidy: std::fmt::Display {
+    /// The text that is compared. What changes from run to run is replaced in it: by rules that are compiled once, not by insta,
+    /// which would compile them for each snapshot.
+    fn text(&self) -> String {
+        filtered(&self.to_string())
+    }
+
     /// The settings for it: a snapshot for each image.
     fn settings(&self) -> Settings;
 }
 
 impl Tidy for Output {
     fn settings(&self) -> Settings {
-        of_image(snapshot_settings(), &self.image)
+        of_image(&self.image)
     }
 }
 
 impl Tidy for Changes {
     /// Nothing of it changes from run to run, and a version may well look like an address.
+    fn text(&self) -> String {
+        self.to_string()
+    }
+
     fn settings(&self) -> Settings {
-        of_image(Settings::clone_current(), &self.image)
+        of_image(&self.image)
     }
 }
 
 impl<T: Tidy> Tidy for &T {
+    fn text(&self) -> String {
+        (**self).text()
+    }
+
     fn settings(&self) -> Settings {
         (**self).settings()
     }
 }
 
-fn of_image(mut settings: Settings, image: &str) -> Settings {
+fn of_image(image: &str) -> Settings {
+    let mut settings = Settings::clone_current();
     settings.set_snapshot_suffix(image.replace(['/', ':'], "-"));
     settings.set_omit_expression(true);
     settings
@@ -51,9 +67,10 @@ fn of_image(mut settings: Settings, image: &str) -> Settings {
 /// Compares the [`Output`] of a command with its snapshot: the command, its exit code or signal, its standard output and
 /// standard error in one text, which [insta] keeps, shows and reviews (`cargo insta review`).
 ///
-/// What changes from run to run is replaced first: times, addresses, machine and boot ids, process ids, the sizes and
-/// speeds of apt, colours. The snapshot's name ends with the image, so that each image has its own. Settings of insta that
-/// are in force, as by `Settings::bind`, count as well.
+/// What changes from run to run is replaced first: times, addresses, machine and boot ids, process ids, what is used of memory and
+/// disks, sizes and speeds of what is fetched, colours. The documents of case files list what is written for each, and what can't be
+/// told from what matters. The snapshot's name ends with the image, so that each image has its own. Settings of insta that are in
+/// force, as by `Settings::bind`, count as well; their filters see what is left then.
 ///
 /// [`Changes`] are compared likewise, as they are.
 ///
@@ -72,11 +89,11 @@ macro_rules! assert_sandbox_snapshot {
     ($output:expr $(,)?) => {{
         let output = &$output;
         $crate::__private::Tidy::settings(output)
-            .bind(|| $crate::__private::insta::assert_snapshot!(output.to_string()));
+            .bind(|| $crate::__private::insta::assert_snapshot!($crate::__private::Tidy::text(output)));
     }};
     ($name:expr, $output:expr $(,)?) => {{
         let output = &$output;
         $crate::__private::Tidy::settings(output)
-            .bind(|| $crate::__private::insta::assert_snapshot!($name, output.to_string()));
+            .bind(|| $crate::__private::insta::assert_snapshot!($name, $crate::__private::Tidy::text(output)));
     }};
 }
