@@ -14,6 +14,7 @@ use super::{
     kernel::{Boot, LARGEST_FILE, module_path},
     metadata::StoredFile,
     modules::needed,
+    version::by_version,
 };
 
 /// The most of `modules.dep` that is read, in bytes: a hundred times what it has.
@@ -39,9 +40,9 @@ pub(super) fn extract(archive: &Path, directory: &Path) -> Result<(Boot, u64), I
         Ok(())
     })?;
 
-    // One kernel is the rule; of more we take the last that has modules, since these are what the rest of the image is
+    // One kernel is the rule; of more we take the newest that has modules, since these are what the rest of the image is
     // for.
-    kernels.sort();
+    kernels.sort_by(|one, other| by_version(one, other));
     let text = |release: &str, file: &str| {
         let directories = ["usr/lib/modules", "lib/modules"];
         directories
@@ -142,6 +143,25 @@ mod tests {
             assert_eq!(paths, ["modules/00-z_y.ko", "modules/01-fuse.ko"]);
             assert_eq!(boot.modules.iter().map(read).collect::<Vec<_>>(), ["needed", "fuse"]);
             assert_eq!(entries, 7);
+        }
+    }
+
+    #[test]
+    fn the_newest_kernel_is_taken() {
+        let releases = ["6.10.0-1-generic", "6.9.0-12-generic", "6.9.0-2-generic"];
+        let mut files = Vec::new();
+        for release in releases {
+            files.push((format!("./boot/vmlinuz-{release}"), release));
+            files.push((format!("./lib/modules/{release}/modules.builtin"), BUILT_IN));
+            files.push((format!("./lib/modules/{release}/modules.dep"), "k/x.ko:"));
+        }
+        // Each, once the newer ones are gone.
+        for newest in releases {
+            let directory = tempfile::tempdir().unwrap();
+            let there: Vec<_> = files.iter().map(|(path, content)| (path.as_str(), *content)).collect();
+            let (boot, _) = extract(&archive(directory.path(), &there), directory.path()).unwrap();
+            assert_eq!(fs::read_to_string(directory.path().join(boot.kernel.path)).unwrap(), newest);
+            files.retain(|(path, _)| !path.contains(newest));
         }
     }
 

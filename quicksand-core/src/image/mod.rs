@@ -33,6 +33,7 @@ mod rootfs;
 #[cfg(feature = "oci")]
 mod share;
 mod tool;
+mod version;
 
 use std::{
     fs::{self, File},

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin};
 
 use super::{
     Cloud,
-    checksums::{by_version, digits_of, fits, listed},
+    checksums::{digits_of, fits, listed},
     signature::{self, Keys, Signature, Trust, Verdict},
 };
 use crate::{
     cache::Cache,
     download::{Client, DownloadError, FileDigest, Settings, Wanted},
     environment::Environment,
-    image::{ImageError, off_the_runtime},
+    image::{ImageError, off_the_runtime, version::by_version},
     progress::Reporter,
     project::Project,
 };
