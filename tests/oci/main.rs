@@ -38,12 +38,12 @@ fn image(unique: &str) -> Image {
         .file("opt/capable/busybox", 0o755, build::busybox())
         .attribute("user.note", b"kept\nwhole")
         .file("opt/noted", 0o644, "x")
-        .file("lib/through", 0o644, "a link of a lower layer");
-    let top = Layer::new().file("etc/.wh.gone", 0o644, "").file("srv/old/.wh..wh..opq", 0o644, "").file(
-        "srv/old/new",
-        0o644,
-        "top",
-    );
+        .file("lib/through", 0o644, "a link of a lower layer")
+        .owned_file("srv/far", 0o640, 1_516_583_083, "of an owner with ten digits")
+        .link(EntryType::Symlink, "opt/up", "../../../srv");
+    // Names that begin with a slash, as some makers write them, and a link that means the root directory.
+    let top = Layer::new().raw("/etc/.wh.gone").raw("//srv/old/.wh..wh..opq").raw("./opt/up/file");
+    let top = top.file("srv/old/new", 0o644, "top");
     let layers = [(base, Packing::Gzip), (middle, Packing::Zstd), (top, Packing::Plain)];
     Image::new(layers, json!({ "Env": ["PATH=/opt:/bin", "COLOUR=blue"], "WorkingDir": "/srv", "User": "app" }))
 }
@@ -64,6 +64,10 @@ async fn check(sb: &Sandbox, unique: &str) {
         sh("find /srv/old /etc/gone 2>/dev/null; cat /usr/lib/through").await,
         "/srv/old\n/srv/old/new\na link of a lower layer"
     );
+    assert_eq!(sh("readlink /opt/up; stat -c '%n %s' /srv/file").await, "../../../srv\n/srv/file 0\n");
+    // An ordinary user has no such id: then it is nobody's.
+    let far = sh("stat -c %u:%g /srv/far").await;
+    assert!(["1516583083:1516583083\n", "65534:65534\n"].contains(&&*far), "{far}");
     assert_eq!(
         sh("readlink /lib; stat -c %a /tmp; [ /bin/sh -ef /bin/busybox ] && echo same").await,
         "usr/lib\n1777\nsame\n"
@@ -126,11 +130,11 @@ async fn a_saved_archive_and_a_root_file_system_boot() {
     check(&sb, "saved").await;
     drop(sb);
 
-    let (_, middle) = (Layer::new(), Layer::busybox().file("etc/.wh.x", 0o600, "no layer"));
+    let (_, middle) = (Layer::new(), Layer::busybox().file("etc/.wh.x", 0o600, "no layer").raw("/etc/absolute"));
     let path = temp.path().join("root.tar.zst");
     fs::write(&path, Packing::Zstd.pack(&middle.into_archive())).unwrap();
     let sb = Sandbox::builder(path.to_str().unwrap()).start().await.unwrap();
-    let out = sb.execute("cat /etc/.wh.x; echo; pwd; ps | head -3").await.unwrap();
+    let out = sb.execute("cat /etc/.wh.x /etc/absolute; echo; pwd; ps | head -3").await.unwrap();
     assert!(out.stdout.starts_with("no layer\n/root\n"), "{out:?}");
 }
 
@@ -176,13 +180,12 @@ async fn what_is_hostile_or_damaged_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let layout = |name: &str| (temp.path().join(name), format!("oci-layout:{}", temp.path().join(name).display()));
 
-    // A layer that leaves its root, by a path and through a link of a lower layer.
+    // A layer that leaves its root, and one with a link to nothing.
     for (name, upper, why) in [
-        ("up", Layer::new().raw("a/../../x"), "leads out of its directory"),
-        ("absolute", Layer::new().raw("/etc/passwd"), "absolute path"),
-        ("link", Layer::new().raw("out/x"), "out of the root directory through a link"),
+        ("up", Layer::new().raw("a/../../x"), "leads out of the root directory"),
+        ("nothing", Layer::new().link(EntryType::Link, "h", "none"), "a hard link to \"none\", which is not there"),
     ] {
-        let lower = Layer::new().link(EntryType::Symlink, "out", "../../../tmp");
+        let lower = Layer::new().file("x", 0o644, "");
         let (directory, source) = layout(name);
         Image::new([(lower, Packing::Gzip), (upper, Packing::Gzip)], json!({})).write_layout(&directory, "x");
         let text = refusal(source).await;

@@ -79,6 +79,7 @@ pub(super) async fn make(directory: &Path, suite: &str, reporter: &Reporter) -> 
 /// Checks what [`make`] needs of this host.
 pub(super) async fn check(directory: &Path) -> Result<(), ImageError> {
     require(&[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")])?;
+    // mmdebstrap asks for no more owners than this.
     disk::check(directory).await?;
     disk::check_space(&env::temp_dir(), 1 << 30)
 }

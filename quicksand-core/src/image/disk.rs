@@ -9,6 +9,7 @@ use nix::{sys::statvfs::statvfs, unistd::geteuid};
 
 use super::{
     error::ImageError,
+    rootfs::Owners,
     tool::{Tool, require, unique},
 };
 use crate::progress::Reporter;
@@ -22,6 +23,11 @@ pub(super) const FILE_SYSTEM: &str = "ext4";
 const RAW: &str = "disk.raw";
 /// What the script says between its two long steps.
 const UNPACKED: &str = "=unpacked";
+
+/// Tells which owners there are, where files can have other owners than us.
+const PROBE: &str = "touch \"$1\" && chown 1:1 \"$1\" && rm -f \"$1\" && cat /proc/self/uid_map && echo =groups && cat /proc/self/gid_map";
+/// What it says between the two lists.
+const NEXT_MAP: &str = "=groups";
 
 /// Unpacks the archive $1 to a new directory $2, makes a file system of it in $3 and removes what it unpacked, even if
 /// it fails or is asked to end, when nobody reads its output any more. Numbers of users are the archive's, since names
@@ -41,20 +47,29 @@ echo =unpacked
 mke2fs -q -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 -L root -d "$2" "$3"
 "#;
 
-/// Checks what [`make`] needs, before anybody waits for what comes before it.
-pub(super) async fn check(directory: &Path) -> Result<(), ImageError> {
+/// Checks what [`make`] needs, before anybody waits for what comes before it. Returns the owners that files on the disk can have.
+pub(super) async fn check(directory: &Path) -> Result<Owners, ImageError> {
     require(&[("tar", "tar"), ("mke2fs", "e2fsprogs"), ("qemu-img", "qemu-utils")])?;
     check_space(directory, 3 << 30)?;
-    if !geteuid().is_root() {
+    let is_root = geteuid().is_root();
+    if !is_root {
         require(&[("unshare", "util-linux"), ("newuidmap", "uidmap")])?;
-        // Asks for a user beyond our own, which takes the range in /etc/subuid.
-        let probe = "touch \"$1\" && chown 1:1 \"$1\" && rm -f \"$1\"";
-        match Tool::root_script("unshare", directory, probe).args(["probe"]).run(|_| {}).await {
-            Err(ImageError::Tool { last_words, .. }) => return Err(ImageError::NoNamespaces { said: last_words }),
-            other => other?,
-        }
     }
-    Ok(())
+    // Asks for a user beyond our own, which takes the range in /etc/subuid. Root may be that of a namespace, too.
+    let (mut maps, mut map) = ([String::new(), String::new()], 0);
+    let probe = Tool::root_script("unshare", directory, PROBE).args(["probe"]);
+    let probed = probe.run(|line| match line {
+        NEXT_MAP => map = 1,
+        line => maps[map].extend([line, "\n"]),
+    });
+    match probed.await {
+        Err(ImageError::Tool { last_words, .. }) if !is_root => {
+            return Err(ImageError::NoNamespaces { said: last_words });
+        }
+        other => other?,
+    }
+    let [users, groups] = maps;
+    Ok(Owners::parse(&users, &groups))
 }
 
 /// Checks that so many bytes are free where `path` is.
@@ -141,7 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn the_marker_is_the_scripts() {
+    fn the_markers_are_the_scripts() {
+        assert!(PROBE.contains(&format!("echo {NEXT_MAP} ")));
         assert!(MAKE_FILE_SYSTEM.contains(&format!("echo {UNPACKED}\n")));
     }
 

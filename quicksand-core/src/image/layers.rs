@@ -23,7 +23,7 @@ use super::{
     making,
     metadata::{Defaults, Origin, Root},
     off_the_runtime,
-    rootfs::{self, Layer, Limits, MergeError, Section, Written, why},
+    rootfs::{self, Layer, Limits, MergeError, Owners, Section, Stranger, Written, why},
 };
 use crate::{cache::Cache, digest::Digest, progress::Reporter};
 
@@ -78,13 +78,13 @@ pub(crate) async fn ensure(
 ) -> Result<Image, ImageError> {
     let make = async |directory: PathBuf| {
         // Before anybody waits for anything else.
-        disk::check(&directory).await?;
+        let owners = disk::check(&directory).await?;
         let RootFs { name, layers, whiteouts, defaults, origin } = root_fs;
         let stop = Stop::default();
         let work =
             Work { what: name, directory: directory.clone(), stopped: Arc::clone(&stop.0), reporter: reporter.clone() };
         let (work, written, own_boot) = off_the_runtime(move || {
-            let written = work.merge(layers, whiteouts)?;
+            let written = work.merge(layers, whiteouts, &owners)?;
             let boot = work.own_boot()?;
             Ok((work, written, boot))
         })
@@ -126,7 +126,7 @@ struct Work {
 }
 
 impl Work {
-    fn merge(&self, blobs: Vec<Blob>, whiteouts: bool) -> Result<Written, ImageError> {
+    fn merge(&self, blobs: Vec<Blob>, whiteouts: bool, owners: &Owners) -> Result<Written, ImageError> {
         let mut progress = Progress { done: 0, total: blobs.iter().map(|blob| blob.content.len()).sum(), work: self };
         let mut left = MOST_UNPACKED;
         let mut layers = Vec::new();
@@ -134,14 +134,25 @@ impl Work {
             layers.push(self.unpack(blob, &mut left, &mut progress)?);
         }
         let out = self.directory.join(ARCHIVE);
-        let merged = rootfs::merge(layers, whiteouts, Limits::default(), &out, &mut |done, total| {
+        let merged = rootfs::merge(layers, whiteouts, Limits::default(), owners, &out, &mut |done, total| {
             self.reporter.report("merge layers", done, total);
             self.go_on()
         });
-        merged.map_err(|error| match error {
+        let written = merged.map_err(|error| match error {
             MergeError::Write(source) => ImageError::io("write", &out)(source),
             error => ImageError::RootFs { what: self.what.clone(), why: error.to_string() },
-        })
+        })?;
+        if let Some(Stranger { path, uid, gid }) = &written.stranger {
+            let (image, files, ids) = (&self.what, written.strangers, owners.count());
+            tracing::warn!(
+                target: "quicksand::image",
+                image, path, uid, gid, files, ids,
+                "files are nobody's, as their owners are beyond the ids of this user namespace: to keep them, give \
+                 this user a range in /etc/subuid and /etc/subgid that is longer than the highest of them, and make \
+                 the image again"
+            );
+        }
+        Ok(written)
     }
 
     /// Checks a blob to the last byte, and gives the archive in it.
@@ -234,7 +245,9 @@ impl Work {
             Ok::<_, ImageError>(Layer { name: "the archive".into(), archive })
         };
         let layers = vec![layer(&archive)?, layer(modules)?];
-        let merged = rootfs::merge(layers, false, Limits::default(), &out, &mut |done, total| {
+        // Owners were seen to when the archive was made.
+        let owners = Owners::default();
+        let merged = rootfs::merge(layers, false, Limits::default(), &owners, &out, &mut |done, total| {
             self.reporter.report("add modules", done, total);
             self.go_on()
         });
@@ -316,7 +329,7 @@ mod tests {
 
         drop(stop);
         let blob = Blob { name: "layer 1".into(), content: bomb(), digest: None, archive_digest: None };
-        let error = work.merge(vec![blob], true).unwrap_err();
+        let error = work.merge(vec![blob], true, &Owners::default()).unwrap_err();
         assert!(error.to_string().contains("nobody waits"), "{error}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }

@@ -4,6 +4,7 @@
 //! directories, files, and links that lead nowhere but within. That archive is what a disk is made of.
 
 pub(crate) mod entry;
+mod owners;
 pub(crate) mod section;
 pub(crate) mod tree;
 mod write;
@@ -17,6 +18,7 @@ use std::{
     path::Path,
 };
 
+pub(crate) use owners::{Owners, Stranger};
 pub(crate) use section::Section;
 pub(crate) use tree::Limits;
 pub(crate) use write::Written;
@@ -46,11 +48,12 @@ pub(crate) enum MergeError {
 }
 
 /// Merges layers, from the bottom up, into a new archive. With `whiteouts`, entries of upper layers may ask for removals.
-/// `watch` hears how many bytes of content of how many were written, and may end it all.
+/// What an owner is lacking for becomes nobody's. `watch` hears how many bytes of content of how many were written, and may end it all.
 pub(crate) fn merge(
     layers: Vec<Layer>,
     whiteouts: bool,
     limits: Limits,
+    owners: &Owners,
     out: &Path,
     watch: &mut dyn FnMut(u64, u64) -> io::Result<()>,
 ) -> Result<Written, MergeError> {
@@ -63,7 +66,7 @@ pub(crate) fn merge(
     }
     let archives: Vec<_> = layers.into_iter().map(|layer| layer.archive).collect();
     let file = BufWriter::with_capacity(1 << 20, File::create(out).map_err(MergeError::Write)?);
-    write::write(&tree, &archives, file, watch).map_err(MergeError::Write)
+    write::write(&tree, &archives, owners, file, watch).map_err(MergeError::Write)
 }
 
 fn each_entry(layer: &Layer, mut show: impl FnMut(entry::Entry) -> io::Result<()>) -> Result<(), MergeError> {

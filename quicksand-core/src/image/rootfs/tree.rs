@@ -2,8 +2,9 @@
 //!
 //! Layers are laid over each other as container engines do it. A directory over a directory keeps what is in it; anything else
 //! takes the place of what has its name. A file `.wh.NAME` removes NAME, and `.wh..wh..opq` all that lies in its directory, of what
-//! the layers below hold: so a layer's removals go first, wherever in its archive they stand. A path that leads through a link is
-//! followed within the tree, so that nothing of the host is ever looked at; one that leads out of the tree is refused.
+//! the layers below hold: so a layer's removals go first, wherever in its archive they stand. A name that begins with a slash is the
+//! same without it. A path that leads through a link is followed within the tree, so that nothing of the host is ever looked at; there,
+//! as for a kernel, `..` at the root is the root. A name that leads out of the tree by itself is refused.
 
 use std::{collections::BTreeMap, io};
 
@@ -195,8 +196,7 @@ impl Tree {
 
     /// The inode that a hard link means. Its last part is not followed, as by link(2).
     fn linked(&self, target: &[u8]) -> io::Result<usize> {
-        // Some makers write it as the absolute path that it is in the image.
-        let (parents, name) = parents_and_name(relative(target))?;
+        let (parents, name) = parents_and_name(target)?;
         let name = name.ok_or_else(|| why("is a hard link to the root directory"))?;
         let mut directory = &self.root;
         for part in self.resolve(&parents)? {
@@ -220,8 +220,8 @@ impl Tree {
         let mut links = 0;
         while let Some(part) = pending.pop() {
             if part == b".." {
-                // Only a link's target has such a part.
-                at.pop().ok_or_else(|| why("leads out of the root directory through a link"))?;
+                // Only a link's target has such a part. The root directory is its own parent.
+                at.pop();
                 continue;
             }
             let directory = at.last().map_or(Some(&self.root), |(_, directory)| *directory);
@@ -238,7 +238,7 @@ impl Tree {
                     if target.starts_with(b"/") {
                         at.clear();
                     }
-                    let target = split(relative(target))?;
+                    let target = split(target)?;
                     pending.extend(target.into_iter().rev().map(<[u8]>::to_vec));
                 }
                 None => at.push((part, None)),
@@ -287,21 +287,23 @@ fn whiteout<'a>(parents: &[&[u8]], name: &'a [u8]) -> Option<Whiteout<'a>> {
 /// The parts of a path.
 type Parts<'a> = Vec<&'a [u8]>;
 
-/// The parts of an entry's path. The root directory has no name.
+/// The parts of an entry's path, or of a hard link's target, as seen from the root directory: with `..` carried out, as engines do it
+/// before they follow any link. The root directory has no name.
 fn parents_and_name(path: &[u8]) -> io::Result<(Parts<'_>, Option<&[u8]>)> {
-    let mut parts = split(path)?;
-    if parts.iter().any(|part| *part == b"..") {
-        return Err(why("leads out of its directory by \"..\""));
+    let mut parts = Parts::new();
+    for part in split(path)? {
+        if part != b".." {
+            parts.push(part);
+        } else if parts.pop().is_none() && !path.starts_with(b"/") {
+            return Err(why("leads out of the root directory by \"..\""));
+        }
     }
     let name = parts.pop();
     Ok((parts, name))
 }
 
-/// The parts of a relative path.
+/// The parts of a path, without what a slash at its beginning says.
 fn split(path: &[u8]) -> io::Result<Parts<'_>> {
-    if path.starts_with(b"/") {
-        return Err(why("has an absolute path"));
-    }
     if path.contains(&0) {
         return Err(why("has a path with a NUL in it"));
     }
@@ -310,12 +312,6 @@ fn split(path: &[u8]) -> io::Result<Parts<'_>> {
         return Err(why(format!("has a name of more than {LONGEST_NAME} bytes")));
     }
     Ok(parts)
-}
-
-/// A link's target as seen from the root directory, where it is absolute.
-fn relative(target: &[u8]) -> &[u8] {
-    let slashes = target.iter().take_while(|byte| **byte == b'/').count();
-    &target[slashes..]
 }
 
 fn sum(pairs: &[(Vec<u8>, Vec<u8>)]) -> usize {

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     entry::{Content, Meta, Sparse},
+    owners::{Owners, Stranger},
     section::Section,
     tree::{Directory, Inode, Leaf, Node, Tree},
 };
@@ -17,11 +18,14 @@ const LONG_LINK: &[u8] = b"././@LongLink";
 const FIELD: usize = 100;
 
 /// What was written.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Written {
     pub(crate) entries: u64,
     /// What the files take on a disk, in bytes.
     pub(crate) content: u64,
+    /// How many are nobody's, since there is no such owner here, and the first of them.
+    pub(crate) strangers: u64,
+    pub(crate) stranger: Option<Stranger>,
 }
 
 /// Writes the tree. Contents come from the layers' archives, of which each is read from its start to its end; `watch` hears how many
@@ -29,10 +33,11 @@ pub(crate) struct Written {
 pub(crate) fn write(
     tree: &Tree,
     layers: &[Section],
+    owners: &Owners,
     out: impl Write,
     watch: &mut dyn FnMut(u64, u64) -> io::Result<()>,
 ) -> io::Result<Written> {
-    let mut archive = Archive { out, written: Written::default() };
+    let mut archive = Archive { out, owners, written: Written::default() };
     // Directories first, so that none has to be made up; then what has no content, then the files in the order in which the layers'
     // archives hold them.
     let mut leaves = Vec::new();
@@ -71,12 +76,13 @@ pub(crate) fn write(
     Ok(archive.written)
 }
 
-struct Archive<W> {
+struct Archive<'a, W> {
     out: W,
+    owners: &'a Owners,
     written: Written,
 }
 
-impl<W: Write> Archive<W> {
+impl<W: Write> Archive<'_, W> {
     fn directory(&mut self, path: &[u8], directory: &Directory, leaves: &mut Vec<(Vec<u8>, usize)>) -> io::Result<()> {
         self.member(tar::EntryType::Directory, path, b"", &directory.meta)?;
         for (name, node) in &directory.children {
@@ -94,8 +100,20 @@ impl<W: Write> Archive<W> {
 
     /// An entry without content.
     fn member(&mut self, kind: tar::EntryType, path: &[u8], link: &[u8], meta: &Meta) -> io::Result<()> {
+        let meta = &self.owned(path, meta);
         self.extensions(path, link, meta, &[])?;
         self.header(header(kind, path, link, meta, 0))
+    }
+
+    /// What a file has, with an owner that there is.
+    fn owned(&mut self, path: &[u8], meta: &Meta) -> Meta {
+        let mut owned = meta.clone();
+        if self.owners.fit(&mut owned) {
+            self.written.strangers += 1;
+            let path = || String::from_utf8_lossy(path.strip_prefix(b".").unwrap_or(path)).into_owned();
+            self.written.stranger.get_or_insert_with(|| Stranger { path: path(), uid: meta.uid, gid: meta.gid });
+        }
+        owned
     }
 
     fn file(
@@ -106,6 +124,7 @@ impl<W: Write> Archive<W> {
         layer: &mut Section,
         watch: &mut dyn FnMut(u64) -> io::Result<()>,
     ) -> io::Result<()> {
+        let meta = &self.owned(path, meta);
         let mut own = header(tar::EntryType::Regular, path, b"", meta, content.len);
         match &content.sparse {
             None => self.extensions(path, b"", meta, &[])?,
