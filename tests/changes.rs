@@ -91,6 +91,41 @@ async fn what_was_touched_has_not_changed(sb: Sandbox) -> quicksand::Result<()> 
 }
 
 #[sandbox_test(image = "debian")]
+async fn what_a_file_has_beside_is_told(sb: Sandbox) -> quicksand::Result<()> {
+    // As setcap, setfacl and setfattr do it, which the image has not.
+    let line = r#"
+        set -e
+        attribute() { perl -e '$v=eval $ARGV[2];syscall(188,$ARGV[0],$ARGV[1],$v,length $v,0)==0 or die $!' "$@"; }
+        capability='pack("V5",0x02000001,1<<10,0,0,0)'
+        acl='pack("V v2V v2V v2V v2V v2V",2, 1,6,~0&0xffffffff, 2,4,65534, 4,4,~0&0xffffffff, 16,4,~0&0xffffffff, 32,0,~0&0xffffffff)'
+        attribute /usr/bin/tail security.capability "$capability"
+        attribute /etc/shadow system.posix_acl_access "$acl"
+        attribute /etc/issue user.x '"1"'
+        chattr +i /etc/hostname
+        cp /usr/bin/tail /opt/new && attribute /opt/new security.capability "$capability"
+        mkdir /opt/d && attribute /opt/d system.posix_acl_default "$acl"
+    "#;
+    shell(&sb, line).await;
+    let acl = "user::rw-,user:65534:r--,group::r--,mask::r--,other::---";
+    let size = shell(&sb, "stat -c %s /opt/new").await;
+    let wanted = format!(
+        "files added:\n  /opt/d  directory  0755 root:root  default ACL {acl}\n  \
+         /opt/new  0755 root:root {} B  capabilities cap_net_bind_service=ep\n\
+         files changed:\n  /etc/hostname  flags immutable\n  /etc/issue  user.x \"1\"\n  /etc/shadow  ACL {acl}\n  \
+         /usr/bin/tail  capabilities cap_net_bind_service=ep\n",
+        size.trim()
+    );
+    assert_eq!(shown(&sb).await, wanted);
+    // What has gone again is no change.
+    let undo = "chattr -i /etc/hostname; perl -e 'syscall(198,$ARGV[0],$ARGV[1])==0 or die $!' /usr/bin/tail security.capability";
+    let twin = sb.fork().await?;
+    shell(&twin, undo).await;
+    let changes = twin.changes().await?;
+    assert!(changes.file("/etc/hostname").is_none() && changes.file("/usr/bin/tail").is_none(), "{changes}");
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
 fn patterns_add_to_the_default_ones_or_take_their_place(sb: blocking::Sandbox) -> quicksand::Result<()> {
     sb.execute("mkdir -p /opt/a/b; echo x > /opt/a/b/x; echo y > /opt/y; date >> /var/log/mine")?;
     let shown = |changes: quicksand::Changes| changes.files.into_iter().map(|change| change.path).collect::<Vec<_>>();

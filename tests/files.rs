@@ -2,8 +2,9 @@
 
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use quicksand::{Error, Sandbox, sandbox_test};
@@ -122,16 +123,58 @@ async fn a_directory_goes_in_and_comes_out_as_it_was(sb: Sandbox) -> quicksand::
     Ok(())
 }
 
+/// Neither side stores or carries what a file does not have, and no guest is called hostile for a user with a large number.
 #[sandbox_test(image = "debian")]
-async fn a_file_with_holes_arrives_whole(sb: Sandbox) -> quicksand::Result<()> {
+async fn holes_stay_holes_both_ways(sb: Sandbox) -> quicksand::Result<()> {
     let temp = tempfile::tempdir().unwrap();
-    sb.execute("truncate -s 3M /root/disk && echo end >>/root/disk && sync").await?;
-    assert_eq!(sb.execute("stat -c %b /root/disk").await?.stdout, "8\n");
-    sb.download("/root/disk", temp.path().join("disk")).await?;
-    let expected = [vec![0; 3 << 20], b"end\n".to_vec()].concat();
-    assert!(fs::read(temp.path().join("disk")).unwrap() == expected);
-    sb.upload(temp.path().join("disk"), "/root/copy").await?;
-    sb.execute("cmp /root/disk /root/copy").await?;
+    let path = |name: &str| temp.path().join(name);
+    let stored = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+    let begun = Instant::now();
+    for size in ["10G", "600G"] {
+        let line =
+            "printf begin > /var/log/lastlog && truncate -s SIZE /var/log/lastlog && echo end >> /var/log/lastlog";
+        assert!(sb.execute(&line.replace("SIZE", size)).await?.success(), "{size}");
+        sb.download("/var/log", path("log")).await?;
+    }
+    let log = path("log/lastlog");
+    assert_eq!(fs::metadata(&log).unwrap().len(), (600 << 30) + 4);
+    assert!(stored(&log) < 1 << 20, "{}", stored(&log));
+    let mut bytes = [0; 7];
+    fs::File::open(&log).unwrap().read_exact_at(&mut bytes, (600 << 30) - 3).unwrap();
+    assert_eq!(&bytes, b"\0\0\0end\n");
+
+    // Its length is told before any of it is sent.
+    let error = sb.read_file("/var/log/lastlog").await.unwrap_err();
+    let text = "take all of /var/log/lastlog with its 644245094404 bytes: it is longer than 1G";
+    assert!(matches!(error, Error::TooLong { .. }) && error.to_string().starts_with(text), "{error}");
+
+    sb.upload(&log, "/root/f").await?;
+    let said =
+        sb.execute("stat -c %s /root/f; cd /root; [ $(du -k f | cut -f1) -lt 100 ] && tail -c 4 f").await?.stdout;
+    assert_eq!(said, "644245094404\nend\n");
+    // A list of changes does not read it.
+    sb.execute("mv /root/f /opt/f").await?;
+    assert_eq!(
+        sb.changes().await?.to_string(),
+        "files added:\n  /opt/f  0640 root:root 644245094404 B\n".replace("0640", &mode_of(&log))
+    );
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    Ok(())
+}
+
+fn mode_of(path: &Path) -> String {
+    format!("{:04o}", fs::metadata(path).unwrap().permissions().mode() & 0o7777)
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_log_that_grows_meanwhile_is_downloaded(sb: Sandbox) -> quicksand::Result<()> {
+    let temp = tempfile::tempdir().unwrap();
+    let grow = "mkdir /opt/log; while :; do echo line >> /opt/log/a; [ $(stat -c %s /opt/log/a) -lt 100000 ] || : > /opt/log/a; done";
+    let _growing = sb.command("sh").args(["-c", grow]).spawn().await?;
+    sb.wait_for_file("/opt/log/a").await?;
+    for round in 0..20 {
+        sb.download("/opt/log", temp.path().join(round.to_string())).await?;
+    }
     Ok(())
 }
 

@@ -2,11 +2,11 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Read, Write},
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileTypeExt, OpenOptionsExt},
+        fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::{
@@ -23,13 +23,17 @@ use crate::operation::Operation;
 /// Keeps apart the names of files that are put in place at the same time.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Sends a file's bytes.
-pub(crate) fn read(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Failure> {
+/// Sends a file's bytes, unless there are more of them than the host takes.
+pub(crate) fn read(path: &[u8], limit: u64, operation: &Arc<Operation>) -> Result<Done, Failure> {
     let path = absolute(path)?;
     let mut output = operation.output(stream::STDOUT);
-    open(OpenOptions::new().read(true), &path)
-        .and_then(|mut file| copy(&mut file, &mut output))
-        .map_err(|e| failure("read", &path, &e))
+    let opened = open(OpenOptions::new().read(true), &path).and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, mut file) = opened.map_err(|e| failure("read", &path, &e))?;
+    if metadata.is_file() && metadata.len() > limit {
+        let message = format!("{} with its {} bytes", path.display(), metadata.len());
+        return Err(Failure { errno: libc::EFBIG, message });
+    }
+    copy(&mut file, &mut output).map_err(|e| failure("read", &path, &e))
 }
 
 /// Fills a file from the host.
@@ -96,21 +100,23 @@ pub(crate) fn pack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fail
         let root = fs::canonicalize(&path)?;
         let mut queue = vec![(root, PathBuf::from("."))];
         while let Some((source, name)) = queue.pop() {
-            let kind = match fs::symlink_metadata(&source) {
-                Ok(metadata) => metadata.file_type(),
+            let metadata = match fs::symlink_metadata(&source) {
+                Ok(metadata) => metadata,
                 // Gone since its directory was read: a live system's logs and pid files do that.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && name != Path::new(".") => continue,
-                Err(e) => return Err(e),
+                Err(e) => return Err(at(&source, e)),
             };
+            let kind = metadata.file_type();
             if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
                 if name == Path::new(".") {
                     return Err(io::Error::other("it is neither a file nor a directory"));
                 }
                 continue;
             }
-            builder.append_path_with_name(&source, &name)?;
+            add(&mut builder, &source, &name, &metadata).map_err(|e| at(&source, e))?;
             if kind.is_dir() {
-                let mut entries = fs::read_dir(&source)?.collect::<io::Result<Vec<_>>>()?;
+                let entries = fs::read_dir(&source).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+                let mut entries = entries.map_err(|e| at(&source, e))?;
                 entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
                 queue.extend(entries.into_iter().map(|entry| (entry.path(), name.join(entry.file_name()))));
             }
@@ -119,6 +125,40 @@ pub(crate) fn pack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fail
         Ok(Done::Nothing)
     };
     pack().map_err(|e: io::Error| failure("pack", &path, &e))
+}
+
+/// Adds one file, directory or link.
+fn add(builder: &mut tar::Builder<impl Write>, source: &Path, name: &Path, metadata: &Metadata) -> io::Result<()> {
+    let has_holes = metadata.blocks().saturating_mul(512) < metadata.len();
+    if !metadata.is_file() || has_holes {
+        return builder.append_path_with_name(source, name);
+    }
+    // Exactly as long as its header says: a log may grow or be cut off meanwhile.
+    let file = open(OpenOptions::new().read(true), source)?;
+    let metadata = file.metadata()?;
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(&metadata);
+    builder.append_data(&mut header, name, file.chain(io::repeat(0)).take(metadata.len()))
+}
+
+/// An error with the file that it is about.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), AtFile(path.to_owned(), error))
+}
+
+#[derive(Debug)]
+struct AtFile(PathBuf, io::Error);
+
+impl std::fmt::Display for AtFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "at {}", self.0.display())
+    }
+}
+
+impl std::error::Error for AtFile {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.1)
+    }
 }
 
 /// Opens anything but a named pipe: that would wait for who is at its other end, without an end.

@@ -8,6 +8,7 @@
 //! Threads and blocking calls throughout: a request gets a thread of its own, so that no hung command or file system holds up
 //! another, and a thread costs less than the process that most requests start.
 
+mod attributes;
 mod conditions;
 mod connection;
 mod crowd;

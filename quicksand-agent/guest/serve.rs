@@ -16,7 +16,8 @@ use quicksand_protocol::{
 };
 
 use crate::{
-    conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, index, left_behind, limits,
+    attributes, conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, index, left_behind,
+    limits,
     mounts, network, new_user,
     operation::Operation,
     output,
@@ -174,7 +175,7 @@ fn carry_out(request: Request, operation: &Arc<Operation>, operations: &Operatio
     match request {
         Request::Ping | Request::Wake(_) => Ok(Done::Nothing),
         Request::Exec(exec) => exec::run(exec, operation).map(Done::Exited),
-        Request::ReadFile { path } => files::read(&path, operation),
+        Request::ReadFile { path, limit } => files::read(&path, limit, operation),
         Request::WriteFile { path, mode } => files::write(&path, mode, operation),
         Request::Upload { path } => files::unpack(&path, operation),
         Request::Download { path } => files::pack(&path, operation),
@@ -202,6 +203,7 @@ fn carry_out(request: Request, operation: &Arc<Operation>, operations: &Operatio
         Request::GrowRoot { size } => grow::grow_root(size),
         Request::Facts { questions } => facts::tell(&questions, operation),
         Request::Index => index::send(operation),
+        Request::Attributes => attributes::send(operation),
     }
 }
 

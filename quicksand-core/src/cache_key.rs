@@ -5,16 +5,14 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-use crate::{
-    Accel, Error, Project, Result, accel::kvm_opens, host::Host, image::add_tree, machine::host_processor, random::hex,
-};
+use crate::{Accel, Error, Project, Result, accel::kvm_opens, host::Host, machine::host_processor, random::hex, tree};
 
 /// The files of a project that say which images are meant.
 const OF_PROJECT: [&str; 2] = ["quicksand.lock", "quicksand.toml"];
 
 /// A short key that is another one where what was kept under it would not be used here: with another quicksand, another QEMU, another
 /// accelerator or, under KVM, another kind of processor; and with other images, by the `quicksand.lock` and `quicksand.toml` of the
-/// project, or other `inputs`, files and directories with all that is in them.
+/// project, or other `inputs`, files and directories with all that is in them but pipes, sockets and devices.
 ///
 /// Nothing wrong comes of a key that tells too little: whatever is kept has a key of its own that tells all, and is made again where
 /// that differs. KVM counts as working where it opens, so that the key is known before there is an image to try it with.
@@ -35,9 +33,9 @@ pub fn cache_key(inputs: &[PathBuf]) -> Result<String> {
     let project = Project::find();
     let own = OF_PROJECT.iter().filter_map(|name| Some(project.as_ref()?.root().join(name)));
     for path in own.filter(|path| path.exists()).chain(inputs.iter().cloned()) {
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let added = add_tree(&mut hash, &path, &name);
-        added.map_err(|(path, source)| Error::Io { what: "read", path, source })?;
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        let digest = tree::digest(&path).map_err(|(path, source)| Error::Io { what: "read", path, source })?;
+        hash.update(format!("{name:?} {digest}\n"));
     }
     Ok(hex(&hash.finalize()[..16]))
 }

@@ -4,14 +4,17 @@
 //! or that was there before is followed.
 
 use std::{
-    fs::{self, File, Permissions},
+    cell::Cell,
+    fs::{self, Permissions},
     future::Future,
     io::{self, Read, Write},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Component, Path, PathBuf},
-    time::{Duration, SystemTime},
+    rc::Rc,
+    time::Duration,
 };
 
+use nix::libc;
 use quicksand_protocol::message::Request;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +25,7 @@ use tokio::{
 use crate::{
     Error, Reporter, Result, Sandbox, Size,
     guest::{ChannelError, GuestReader, GuestWriter, Operation},
+    tree,
     vm::Vm,
 };
 
@@ -29,9 +33,11 @@ use crate::{
 const STALL: Duration = Duration::from_secs(60);
 /// Largest file that [`Sandbox::read_file`] takes into memory.
 const READ_LIMIT: Size = Size::from_mib(1024);
-/// What a download may bring at the most: a guest could otherwise fill the host's disk.
+/// What a download may store at the most: a guest could otherwise fill the host's disk.
 const DOWNLOAD_LIMIT: Size = Size::from_mib(64 * 1024);
 const DOWNLOAD_ENTRIES: u64 = 4_000_000;
+/// What an entry may have before its content: names, and the table of a file with holes.
+const LONGEST_HEAD: Size = Size::from_mib(16);
 
 impl Sandbox {
     /// The content of a file in the guest. `path` is absolute. Files of 1 GiB at the most; see [`download`](Sandbox::download).
@@ -46,7 +52,7 @@ impl Sandbox {
     /// The content of a file in the guest that is not longer than that.
     pub(crate) async fn read_file_up_to(&self, path: &Path, limit: Size) -> Result<Vec<u8>> {
         let vm = self.vm().await?;
-        let request = Request::ReadFile { path: path.as_os_str().as_bytes().to_vec() };
+        let request = Request::ReadFile { path: path.as_os_str().as_bytes().to_vec(), limit: limit.bytes() };
         let mut operation = vm.channel().start(&request)?;
         let mut content = Vec::new();
         if let Some(mut stream) = operation.stdout.take() {
@@ -56,8 +62,13 @@ impl Sandbox {
                 }
             }
         }
-        finish(&vm, operation).await?;
-        Ok(content)
+        match finish(&vm, operation).await {
+            // Its failure names the file and how long it is.
+            Err(Error::Guest(ChannelError::Guest { errno: libc::EFBIG, message })) => {
+                Err(Error::TooLong { what: message, limit })
+            }
+            done => done.map(|()| content),
+        }
     }
 
     /// Fills a file in the guest, over one that is there. `path` is absolute and its directory exists. A new file is root's, with
@@ -85,8 +96,8 @@ impl Sandbox {
     }
 
     /// Copies a file or directory of the host to `to`, an absolute path in the guest that names the copy itself. What is there
-    /// already is overwritten or, with directories, added to. Modes, times and symbolic links are kept; the copy is root's. Devices,
-    /// pipes and sockets are left out.
+    /// already is overwritten or, with directories, added to. Modes, times, symbolic links and holes are kept, extended attributes
+    /// are not; the copy is root's. Devices, pipes and sockets are left out.
     ///
     /// # Errors
     ///
@@ -129,22 +140,23 @@ impl Sandbox {
     }
 
     /// Copies a file or directory of the guest, an absolute path there, to `to`, which names the copy itself. What is there already
-    /// is overwritten or, with directories, added to. Modes but set-id bits, times and symbolic links are kept; devices, pipes
-    /// and sockets are left out.
+    /// is overwritten or, with directories, added to. Modes but set-id bits, times, symbolic links and holes are kept, extended
+    /// attributes are not; devices, pipes and sockets are left out. 64 GiB at the most, in which holes do not count.
     ///
     /// # Errors
     ///
-    /// [`Error::Guest`] where the guest can't read it; [`Error::Io`] where the host can't write it; [`Error::HostileDownload`] where
+    /// [`Error::Guest`] where the guest can't read it; [`Error::Io`] where the host can't write it; [`Error::TooLong`], with the file
+    /// that was too much; [`Error::HostileDownload`] where
     /// the guest sends what would leave `to`.
     pub async fn download(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let vm = self.vm().await?;
-        let path = from.as_ref().as_os_str().as_bytes().to_vec();
-        let to = to.as_ref().to_owned();
+        let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+        let path = from.as_os_str().as_bytes().to_vec();
         let mut operation = vm.channel().start(&Request::Download { path })?;
         let Some(stream) = operation.stdout.take() else { return Err(Error::NotRunning) };
         let reader = BlockingReader { stream, handle: Handle::current() };
         let reader = Counted::new(reader, "download", self.reporter());
-        let taken = tokio::task::spawn_blocking(move || unpack(reader, &to));
+        let taken = tokio::task::spawn_blocking(move || unpack(reader, &from, &to));
         let taken = taken.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         // What the guest itself has to say of a failure comes first: a stream that it broke off is no archive.
         finish(&vm, operation).await?;
@@ -241,80 +253,88 @@ impl<T: Write> Write for Counted<T> {
     }
 }
 
-/// Writes a file or directory as a tar whose root it is. An error comes with the file that it is about.
-fn pack(from: &Path, to: impl Write) -> Result<(), (PathBuf, io::Error)> {
-    fn at<T>(path: &Path, done: io::Result<T>) -> Result<T, (PathBuf, io::Error)> {
-        done.map_err(|error| (path.to_owned(), error))
-    }
+/// Writes a file or directory as a tar whose root it is, holes as holes. An error comes with the file that it is about.
+fn pack(from: &Path, to: impl Write) -> Result<(), tree::Fault> {
     let mut builder = tar::Builder::new(io::BufWriter::with_capacity(64 * 1024, to));
     builder.follow_symlinks(false);
-    // What the caller names may be a link; what lies below it is copied as it is.
-    let mut queue = vec![(at(from, fs::canonicalize(from))?, PathBuf::from("."))];
-    while let Some((source, name)) = queue.pop() {
-        let is_root = name == Path::new(".");
-        let kind = match fs::symlink_metadata(&source) {
-            Ok(metadata) => metadata.file_type(),
-            // Gone since its directory was read, as a build's temporary files are.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_root => continue,
-            Err(error) => return Err((source, error)),
-        };
-        if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
-            if is_root {
-                return Err((source, io::Error::other("it is neither a file nor a directory")));
-            }
-            tracing::debug!(path = %source.display(), "a device, pipe or socket is left out of an upload");
-            continue;
-        }
-        at(&source, builder.append_path_with_name(&source, &name))?;
-        if kind.is_dir() {
-            let entries = fs::read_dir(&source).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-            let mut entries = at(&source, entries)?;
-            entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
-            queue.extend(entries.into_iter().map(|entry| (entry.path(), name.join(entry.file_name()))));
-        }
-    }
-    at(from, builder.into_inner().and_then(|mut writer| writer.flush()))
+    tree::walk(from, |found| {
+        let is_root = found.name.as_os_str().is_empty();
+        // With a slash at its end a file would be a directory.
+        let name = if is_root { PathBuf::from(".") } else { Path::new(".").join(&found.name) };
+        builder.append_path_with_name(&found.path, name)
+    })?;
+    builder.into_inner().and_then(|mut writer| writer.flush()).map_err(|error| (from.to_owned(), error))
 }
 
-/// Unpacks a guest's tar: its root becomes `to`.
-fn unpack(from: impl Read, to: &Path) -> Result<()> {
+/// A guest's stream, of which only so much is read at a time: what the library reads of an entry before it shows it is of the guest's
+/// length, and kept in memory.
+struct Metered<R> {
+    inner: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(usize::try_from(self.left.get()).unwrap_or(usize::MAX));
+        if most == 0 && !buffer.is_empty() {
+            return Err(io::Error::other(format!("an entry with more than {LONGEST_HEAD} of names and tables")));
+        }
+        let count = self.inner.read(&mut buffer[..most])?;
+        self.left.set(self.left.get() - count as u64);
+        Ok(count)
+    }
+}
+
+/// Unpacks the tar of the guest's `from`: its root becomes `to`.
+fn unpack(stream: impl Read, from: &Path, to: &Path) -> Result<()> {
     let hostile = |what: String| Error::HostileDownload { path: to.to_owned(), what };
     let broken = |error: io::Error| hostile(format!("a broken archive ({error})"));
-    let mut archive = tar::Archive::new(from);
+    let left = Rc::new(Cell::new(0));
+    let mut archive = tar::Archive::new(Metered { inner: stream, left: Rc::clone(&left) });
     // Links are made last, so that nothing is written through one; directories get their modes last, for they may be read-only.
     let (mut links, mut directories) = (Vec::new(), Vec::new());
     let (mut bytes, mut entries) = (0u64, 0u64);
-    for entry in archive.entries().map_err(broken)? {
+    let mut all = archive.entries().map_err(broken)?;
+    loop {
+        left.set(LONGEST_HEAD.bytes());
+        let Some(entry) = all.next() else { break };
         let mut entry = entry.map_err(broken)?;
+        // What is stored counts: a file may be long and consist of holes.
+        let is_sparse = entry.header().entry_type().is_gnu_sparse();
+        let stored = if is_sparse { entry.header().entry_size().map_err(broken)? } else { entry.size() };
         entries += 1;
-        bytes = bytes.saturating_add(entry.size());
-        if bytes > DOWNLOAD_LIMIT.bytes() || entries > DOWNLOAD_ENTRIES {
-            return Err(hostile(format!("more than {DOWNLOAD_LIMIT} or {DOWNLOAD_ENTRIES} entries")));
+        bytes = bytes.saturating_add(stored);
+        if bytes > DOWNLOAD_LIMIT.bytes() {
+            let path = entry.path().map_err(broken)?;
+            let path: PathBuf = from.components().chain(path.components()).collect();
+            let what = format!("{} with {}, of which {stored} bytes are stored,", from.display(), path.display());
+            return Err(Error::TooLong { what, limit: DOWNLOAD_LIMIT });
         }
+        if entries > DOWNLOAD_ENTRIES {
+            return Err(hostile(format!("more than {DOWNLOAD_ENTRIES} entries")));
+        }
+        left.set(stored.saturating_add(LONGEST_HEAD.bytes()));
         let name = entry.path().map_err(broken)?.into_owned();
         let target = inside(to, &name).ok_or_else(|| hostile(format!("the path {}", name.display())))?;
         refuse_links(to, &target)
             .map_err(|link| hostile(format!("{} behind the link {}", name.display(), link.display())))?;
         let header = entry.header();
         let mode = header.mode().map_err(broken)? & 0o777;
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(header.mtime().unwrap_or(0).min(1 << 40));
         let kind = header.entry_type();
         if kind.is_dir() {
             make_directory(&target)?;
             directories.push((target, mode));
         } else if kind.is_file() || kind.is_gnu_sparse() {
             make_way(&target)?;
-            let mut file = File::create_new(&target).map_err(Error::io("create", &target))?;
-            io::copy(&mut entry, &mut file).map_err(Error::io("write", &target))?;
-            file.set_permissions(Permissions::from_mode(mode)).map_err(Error::io("set the mode of", &target))?;
-            file.set_modified(modified).map_err(Error::io("set the time of", &target))?;
+            // Makes a new file with that mode but for set-id bits, and that time; leaves holes where they are.
+            entry.unpack(&target).map_err(Error::io("write", &target))?;
         } else if kind.is_symlink() {
             let link = entry.link_name().map_err(broken)?;
             links.push((target, link.ok_or_else(|| hostile("a link to nothing".into()))?.into_owned()));
         } else if kind.is_hard_link() {
             return Err(hostile(format!("the hard link {}", name.display())));
         } else {
-            tracing::warn!(name = %name.display(), "a device or pipe is left out of a download");
+            tracing::debug!(name = %name.display(), "a device or pipe is left out of a download");
         }
     }
     if entries == 0 {
@@ -424,7 +444,7 @@ mod tests {
     }
 
     fn take(to: &Path, entries: &[(&str, EntryType, &str)]) -> Result<()> {
-        unpack(&archive(entries)[..], to)
+        unpack(&archive(entries)[..], Path::new("/from"), to)
     }
 
     use EntryType::{Directory as D, Link as H, Regular as F, Symlink as L};
@@ -485,7 +505,7 @@ mod tests {
         let socket = std::os::unix::net::UnixListener::bind(from.join("socket")).unwrap();
         let mut bytes = Vec::new();
         pack(&from, &mut bytes).unwrap();
-        unpack(&bytes[..], &to).unwrap();
+        unpack(&bytes[..], Path::new("/from"), &to).unwrap();
 
         let mode = |path: &str| fs::metadata(to.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("deep/er/run"), mode("deep/er")), (0o751, 0o555));
@@ -500,8 +520,52 @@ mod tests {
         let file = temp.path().join("file");
         let mut bytes = Vec::new();
         pack(&from.join("link"), &mut bytes).unwrap();
-        unpack(&bytes[..], &file).unwrap();
+        unpack(&bytes[..], Path::new("/from"), &file).unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"#!");
+    }
+
+    #[test]
+    fn holes_stay_holes_and_do_not_count() {
+        use std::os::unix::fs::{FileExt, MetadataExt};
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        let file = fs::File::create(&from).unwrap();
+        // More than a download may store.
+        file.set_len(600 << 30).unwrap();
+        for at in 0..40u64 {
+            file.write_all_at(b"data", at << 30).unwrap();
+        }
+        let mut bytes = Vec::new();
+        pack(&from, &mut bytes).unwrap();
+        assert!(bytes.len() < 1 << 20, "{}", bytes.len());
+        unpack(&bytes[..], Path::new("/from"), &to).unwrap();
+        let copy = fs::metadata(&to).unwrap();
+        assert!(copy.len() == 600 << 30 && copy.blocks() < 4096, "{} of {}", copy.blocks(), copy.len());
+        let mut read = [0; 5];
+        fs::File::open(&to).unwrap().read_exact_at(&mut read, 39 << 30).unwrap();
+        assert_eq!(&read, b"data\0");
+    }
+
+    #[test]
+    fn what_is_too_much_is_named_and_not_kept_in_memory() {
+        let temp = tempfile::tempdir().unwrap();
+        let header = |kind: EntryType, size| {
+            let mut header = Header::new_gnu();
+            header.as_old_mut().name[..5].copy_from_slice(b"a/log");
+            header.set_entry_type(kind);
+            header.set_size(size);
+            header.set_cksum();
+            header.as_bytes().to_vec()
+        };
+        let take = |kind, size| {
+            let bytes = header(kind, size);
+            unpack(Read::chain(&bytes[..], io::repeat(b'x')), Path::new("/var"), &temp.path().join("to")).unwrap_err()
+        };
+        let error = take(EntryType::Regular, 65 << 30);
+        let text = "take all of /var with /var/a/log, of which 69793218560 bytes are stored,: it is longer than 64";
+        assert!(error.to_string().starts_with(text), "{error}");
+        let error = take(EntryType::GNULongName, 60 << 30);
+        assert!(error.to_string().contains("more than 16M of names"), "{error}");
     }
 
     #[test]

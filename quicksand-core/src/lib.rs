@@ -77,6 +77,8 @@ mod size;
 mod source;
 mod state;
 mod terminal;
+#[doc(hidden)]
+pub mod tree;
 mod users;
 mod vm;
 mod wait;

@@ -50,6 +50,60 @@ pub enum Kind<'a> {
     Mount,
 }
 
+/// What a file has beside its content, owner and mode, as far as it is told: what
+/// [`Request::Attributes`](crate::message::Request::Attributes) is answered with, for each file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    /// Flags of the file system, as `statx` has them; no others than [`FLAGS`](Attributes::FLAGS).
+    pub flags: u64,
+    /// Extended attributes by name, among them capabilities and access control lists.
+    pub extended: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Attributes {
+    /// The contents can't be changed, nor the file renamed or removed.
+    pub const IMMUTABLE: u64 = 0x10;
+    /// The file may only grow.
+    pub const APPEND_ONLY: u64 = 0x20;
+    /// It is left out of backups.
+    pub const NO_DUMP: u64 = 0x40;
+    /// The flags that are told.
+    pub const FLAGS: u64 = Attributes::IMMUTABLE | Attributes::APPEND_ONLY | Attributes::NO_DUMP;
+
+    /// Whether an extended attribute of that name is told: not what the system's own policy and its layers of file systems keep there.
+    pub fn is_told(name: &[u8]) -> bool {
+        let whole: [&[u8]; 3] = [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
+        let trusted = name.starts_with(b"trusted.") && !name.starts_with(b"trusted.overlay.");
+        whole.contains(&name) || name.starts_with(b"user.") || trusted
+    }
+
+    /// The bytes that travel.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("plain data has a form")
+    }
+
+    /// Reads one, and returns the bytes that follow it.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Malformed`], for arbitrary bytes.
+    pub fn decode(bytes: &[u8]) -> Result<(Attributes, &[u8]), IndexError> {
+        let (attributes, rest): (Attributes, _) =
+            postcard::take_from_bytes(bytes).map_err(|_| IndexError::Malformed)?;
+        let told = attributes.extended.iter().all(|(name, _)| Attributes::is_told(name));
+        if told && attributes.flags & !Attributes::FLAGS == 0 {
+            Ok((attributes, rest))
+        } else {
+            Err(IndexError::Malformed)
+        }
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        *self == Attributes::default()
+    }
+}
+
 /// What travels of an entry.
 #[derive(Serialize, Deserialize)]
 struct Line<'a> {
@@ -187,10 +241,24 @@ mod tests {
         assert_eq!(entries, MOST_PATH_BYTES / LONGEST_PATH);
     }
 
+    #[test]
+    fn attributes_are_read_as_they_were_written() {
+        let told = Attributes { flags: 0x10, extended: vec![(b"user.x".to_vec(), vec![0, 255])] };
+        let bytes = [told.encode(), Attributes::default().encode()].concat();
+        let (read, rest) = Attributes::decode(&bytes).unwrap();
+        assert_eq!(read, told);
+        assert!(Attributes::decode(rest).unwrap().0.is_empty());
+        let untold = Attributes { extended: vec![(b"security.selinux".to_vec(), vec![])], ..told.clone() };
+        for bytes in [&bytes[..5], &[][..], &untold.encode(), &Attributes { flags: 4, ..told }.encode()] {
+            assert_eq!(Attributes::decode(bytes), Err(IndexError::Malformed));
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = decoded(&bytes);
+            let _ = Attributes::decode(&bytes);
         }
     }
 }

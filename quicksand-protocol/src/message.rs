@@ -60,6 +60,8 @@ pub enum Request {
     ReadFile {
         /// Absolute path.
         path: Vec<u8>,
+        /// How many bytes the host takes at the most. A longer file fails at once with `EFBIG`, with its path and length as the message.
+        limit: u64,
     },
     /// Create or truncate a file and fill it from STDIN; ends with [`Done::Nothing`].
     WriteFile {
@@ -151,6 +153,9 @@ pub enum Request {
     },
     /// Send an [index](crate::index) of the files on the guest's disks on STDOUT; ends with [`Done::Nothing`].
     Index,
+    /// For each of the absolute paths on STDIN, each with a NUL behind it, send its [attributes](crate::index::Attributes) on STDOUT; ends
+    /// with [`Done::Nothing`].
+    Attributes,
 }
 
 /// What to wait for.

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The version of the file. Raised with every change that an older reader would misread, and whenever a survey comes to hold more.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long another process may take to make one.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
@@ -60,7 +60,8 @@ pub(super) async fn of(host: &Host, state: &State, reporter: &Reporter) -> Resul
     }
     reporter.report("list files", 0, 1);
     let (vm, slot) = clone(host, state).await?;
-    let survey = survey::complete(&vm, survey::index(&vm).await?, None).await?;
+    let mut survey = survey::complete(&vm, survey::index(&vm).await?, None).await?;
+    survey::add_attributes(&vm, &mut survey).await?;
     vm.process().kill().await.map_err(Error::io("end the machine of", state.directory()))?;
     drop((vm, slot));
     let text = encode(state, &survey).map_err(Error::io("write", &path))?;

@@ -13,6 +13,8 @@ pub(super) struct Difference<'a> {
     pub(super) before: Option<&'a File>,
     pub(super) after: Option<&'a File>,
     pub(super) content: Content,
+    /// Whether something was done to what was there before and still is: its attributes may differ.
+    pub(super) touched: bool,
 }
 
 /// Whether a regular file has other content.
@@ -38,7 +40,7 @@ impl<'a> Difference<'a> {
     }
 }
 
-/// What differs and is not ignored, in the order of paths.
+/// What differs, or may, and is not ignored, in the order of paths.
 pub(super) fn differences<'a>(
     before: &'a Survey,
     after: &'a Survey,
@@ -69,8 +71,12 @@ pub(super) fn differences<'a>(
             (Some(before), Some(after)) => content(before, after),
             _ => Content::Same,
         };
-        let difference = Difference { before, after, content };
-        if content == Content::Same && !difference.differs_outside() {
+        let touched = match (before, after) {
+            (Some(before), Some(after)) => before.changed_ns != after.changed_ns,
+            _ => false,
+        };
+        let difference = Difference { before, after, content, touched };
+        if content == Content::Same && !touched && !difference.differs_outside() {
             continue;
         }
         let path = &difference.file().path;
@@ -120,7 +126,9 @@ mod tests {
             };
             format!("{sign} {} {:?}", difference.file().path().display(), difference.content)
         };
-        differences(before, after, ignored).iter().map(line).collect()
+        let all = differences(before, after, ignored);
+        let told = |difference: &&Difference<'_>| difference.content != Content::Same || difference.differs_outside();
+        all.iter().filter(told).map(line).collect()
     }
 
     #[test]
@@ -131,6 +139,10 @@ mod tests {
         assert_eq!(shown(&before, &after), ["~ /b/x Unknown", "+ /b- Same", "~ /d Same", "~ /l Same"]);
         assert_eq!(shown(&after, &before)[1], "- /b- Same");
         assert!(shown(&before, &before).is_empty());
+        let after = survey(&[("/a", 1), ("/b/", 2)]);
+        let all = differences(&before, &after, |_| false);
+        let touched: Vec<_> = all.iter().filter(|one| one.touched).map(|one| one.file().path()).collect();
+        assert_eq!(touched, [std::path::Path::new("/b")]);
     }
 
     #[test]

@@ -19,9 +19,11 @@ pub(super) async fn find_out(differences: &mut [Difference<'_>], vm: &Vm, host: 
     let mut unknown = Vec::new();
     let mut bytes = 0;
     for difference in differences.iter_mut().filter(|difference| difference.content == Content::Unknown) {
-        bytes += difference.file().size().unwrap_or(0);
+        let size = difference.file().size().unwrap_or(0);
         difference.content = Content::Other;
-        if unknown.len() < MOST_FILES && bytes <= MOST_BYTES {
+        // One that is too long leaves room for the others.
+        if unknown.len() < MOST_FILES && size <= MOST_BYTES - bytes {
+            bytes += size;
             unknown.push(difference);
         }
     }

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{Changes, FileChange, FileKind, FileState, PackageChange, UnitChange, UnitState};
+use super::{Attribute, Changes, FileChange, FileKind, FileState, PackageChange, UnitChange, UnitState};
 
 /// For people and for snapshots: a heading and a line for each, and nothing that changes from run to run.
 impl fmt::Display for Changes {
@@ -79,6 +79,13 @@ impl FileChange {
         if (&before.owner, &before.group) != (&after.owner, &after.group) {
             write!(f, "  {}:{} => {}:{}", before.owner, before.group, after.owner, after.group)?;
         }
+        for new in after.attributes.iter().filter(|one| !before.attributes.contains(one)) {
+            write!(f, "  {new}")?;
+        }
+        let gone = |old: &&Attribute| after.attributes.iter().all(|one| one.name != old.name);
+        for old in before.attributes.iter().filter(gone) {
+            write!(f, "  no {}", Shown(Path::new(&old.name)))?;
+        }
         Ok(())
     }
 }
@@ -96,12 +103,19 @@ impl fmt::Display for FileState {
 impl FileState {
     /// All but the kind.
     fn fmt_details(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, mode, owner, group } = self;
+        let Self { kind, mode, owner, group, attributes } = self;
         match kind {
             FileKind::Symlink { target } => write!(f, " -> {}  {owner}:{group}", Shown(target)),
             FileKind::File { size } => write!(f, "  {mode:04o} {owner}:{group} {size} B"),
             _ => write!(f, "  {mode:04o} {owner}:{group}"),
-        }
+        }?;
+        attributes.iter().try_for_each(|attribute| write!(f, "  {attribute}"))
+    }
+}
+
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", Shown(Path::new(&self.name)), Shown(Path::new(&self.value)))
     }
 }
 
@@ -178,7 +192,7 @@ mod tests {
     use super::*;
 
     fn state(kind: FileKind, mode: u32, owner: &str) -> Option<FileState> {
-        Some(FileState { kind, mode, owner: owner.into(), group: "root".into() })
+        Some(FileState { kind, mode, owner: owner.into(), group: "root".into(), attributes: Vec::new() })
     }
 
     fn change(path: &str, before: Option<FileState>, after: Option<FileState>, content: bool) -> FileChange {

@@ -34,6 +34,11 @@ impl File {
         Path::new(OsStr::from_bytes(&self.path))
     }
 
+    /// Whether its attributes are told.
+    pub(super) fn may_have_attributes(&self) -> bool {
+        matches!(self.kind, OwnKind::File(_) | OwnKind::Directory)
+    }
+
     /// The size of a regular file.
     pub(super) fn size(&self) -> Option<u64> {
         if let OwnKind::File(size) = self.kind { Some(size) } else { None }

@@ -1,6 +1,7 @@
 //! Finding out what has changed.
 
 use std::{
+    collections::HashMap,
     ffi::OsStr,
     future::{Future, IntoFuture},
     os::unix::ffi::OsStrExt,
@@ -9,10 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use quicksand_protocol::network::without_own_hosts;
+use quicksand_protocol::{index::Attributes, network::without_own_hosts};
 
 use super::{
-    Changes, FileChange, FileKind, FileState, baseline,
+    Attribute, Changes, FileChange, FileKind, FileState, attribute, baseline,
     compare::{self, Content, Difference},
     content,
     files::{File, OwnKind},
@@ -97,16 +98,41 @@ async fn find(subject: &Subject, ignored: &Patterns, sandbox: &Sandbox) -> Resul
     let mut differences = compare::differences(&before, &after, |path| ours(path) || ignored.cover(path));
     content::find_out(&mut differences, vm, host, begun).await?;
 
+    // Of what is new, and of what something was done to.
+    let asked = |difference: &&Difference<'_>| {
+        let after = difference.after.is_some_and(File::may_have_attributes);
+        after && (difference.before.is_none() || difference.touched)
+    };
+    let asked: Vec<&[u8]> = differences.iter().filter(asked).map(|difference| &*difference.file().path).collect();
+    let now = if asked.is_empty() { Vec::new() } else { survey::attributes(vm, &asked).await? };
+    let now: HashMap<&[u8], &Attributes> = asked.iter().copied().zip(&now).collect();
+    let then: HashMap<&[u8], &Attributes> = before.facts.attributes.iter().map(|(path, it)| (&**path, it)).collect();
+    let of =
+        |path: &[u8], all: &HashMap<&[u8], &Attributes>| all.get(path).map_or_else(Vec::new, |it| attribute::told(it));
+    let attributes = |difference: &Difference<'_>| {
+        let path = &*difference.file().path;
+        let before = of(path, &then);
+        // What nothing was done to has what it had.
+        let after = if now.contains_key(path) { of(path, &now) } else { before.clone() };
+        (before, after)
+    };
+
     let (names_before, names_after) = (Owners::of(&before.facts), Owners::of(&after.facts));
-    let differs = |difference: &&Difference<'_>| difference.content == Content::Other || difference.differs_outside();
-    let change = |difference: &Difference<'_>| FileChange {
-        path: difference.file().path().to_owned(),
-        before: difference.before.map(|file| names_before.state(file)),
-        after: difference.after.map(|file| names_after.state(file)),
-        content: difference.content == Content::Other,
+    let change = |difference: &Difference<'_>| {
+        let content = difference.content == Content::Other;
+        let (attributes_before, attributes_after) = attributes(difference);
+        if !(content || difference.differs_outside() || attributes_before != attributes_after) {
+            return None;
+        }
+        Some(FileChange {
+            path: difference.file().path().to_owned(),
+            before: difference.before.map(|file| names_before.state(file, attributes_before)),
+            after: difference.after.map(|file| names_after.state(file, attributes_after)),
+            content,
+        })
     };
     Ok(Changes {
-        files: differences.iter().filter(differs).map(change).collect(),
+        files: differences.iter().filter_map(change).collect(),
         packages: packages::compare(&before.facts.packages, &after.facts.packages),
         units: units::compare(&before.files, &after.files),
         image: begun.image().name().to_owned(),
@@ -140,12 +166,13 @@ impl Owners {
         Owners { users: Names::parse(&facts.passwd), groups: Names::parse(&facts.group) }
     }
 
-    fn state(&self, file: &File) -> FileState {
+    fn state(&self, file: &File, attributes: Vec<Attribute>) -> FileState {
         FileState {
             kind: kind(&file.kind),
             mode: file.mode.into(),
             owner: self.users.of(file.uid),
             group: self.groups.of(file.gid),
+            attributes,
         }
     }
 }

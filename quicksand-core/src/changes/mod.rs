@@ -15,11 +15,13 @@
 //! - `survey`: what a guest has now: an index of its files, its packages, its users;
 //! - `baseline`: the survey of the state that a sandbox started from, kept in the cache;
 //! - `compare`: two surveys beside each other;
+//! - `attribute`: capabilities, access control lists and the like, in words;
 //! - `content`: whether files differ that merely may;
 //! - `files`, `packages`, `units`, `owners`: what a survey consists of;
 //! - `ignore`: what is no change;
 //! - `display`: changes as text.
 
+mod attribute;
 pub(crate) mod baseline;
 mod compare;
 mod content;
@@ -29,11 +31,12 @@ mod find;
 mod ignore;
 mod owners;
 mod packages;
-mod survey;
+pub(crate) mod survey;
 mod units;
 
 use std::path::{Path, PathBuf};
 
+pub use attribute::Attribute;
 pub use find::FindChanges;
 pub(crate) use find::Subject;
 pub use ignore::DEFAULT_IGNORED;
@@ -79,6 +82,8 @@ pub struct FileState {
     pub owner: String,
     /// The name of its group, or the number of one without a name.
     pub group: String,
+    /// What it has beside: capabilities, access control lists, extended attributes, flags. Of files and directories alone.
+    pub attributes: Vec<Attribute>,
 }
 
 /// Kinds of files.

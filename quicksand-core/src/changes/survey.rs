@@ -4,9 +4,14 @@
 
 use std::time::Duration;
 
+use nix::libc;
+use quicksand_protocol::index::Attributes;
 use quicksand_protocol::message::{Done, Exec, Exit, Request};
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 use super::{
     files::Files,
@@ -45,6 +50,9 @@ pub(super) struct Facts {
     pub(super) passwd: String,
     pub(super) group: String,
     pub(super) hosts: Option<String>,
+    /// The attributes of those files that have any. Of a state that sandboxes start from alone.
+    #[serde(default)]
+    pub(super) attributes: Vec<(Vec<u8>, Attributes)>,
 }
 
 /// Has the guest send the index of its files.
@@ -81,6 +89,49 @@ pub(super) async fn complete(vm: &Vm, index: Vec<u8>, earlier: Option<&Survey>) 
     Ok(Survey { files, facts, index })
 }
 
+/// The attributes of these files, in their order.
+pub(super) async fn attributes(vm: &Vm, paths: &[&[u8]]) -> Result<Vec<Attributes>> {
+    let what = "the attributes of the guest's files";
+    let bytes = within(INDEX_PATIENCE, async {
+        let mut operation = vm.channel().start(&Request::Attributes)?;
+        let stdin = operation.stdin.take();
+        let send = async {
+            let Some(mut stream) = stdin else { return };
+            for portion in paths.chunks(512) {
+                let text = portion.iter().flat_map(|path| path.iter().chain(&[0])).copied().collect::<Vec<u8>>();
+                // Where it breaks, the guest's reply says why.
+                if stream.write_all(&text).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let (taken, ()) = tokio::join!(take_stdout(&mut operation, what, LONGEST_INDEX), send);
+        let bytes = taken?;
+        reply(vm, operation).await?;
+        Ok(bytes)
+    })
+    .await?;
+    let hostile = |why: String| Error::HostileIndex { why };
+    let mut rest = &bytes[..];
+    let mut all = Vec::new();
+    for _ in paths {
+        let (attributes, after) = Attributes::decode(rest).map_err(|error| hostile(error.to_string()))?;
+        all.push(attributes);
+        rest = after;
+    }
+    if rest.is_empty() { Ok(all) } else { Err(hostile("it has attributes of files that were not asked for".into())) }
+}
+
+/// Adds the attributes of all files to a survey.
+pub(super) async fn add_attributes(vm: &Vm, survey: &mut Survey) -> Result<()> {
+    let paths: Vec<&[u8]> =
+        survey.files.iter().filter(|file| file.may_have_attributes()).map(|file| &*file.path).collect();
+    let all = attributes(vm, &paths).await?;
+    let pairs = paths.iter().zip(all).filter(|(_, attributes)| !attributes.is_empty());
+    survey.facts.attributes = pairs.map(|(path, attributes)| (path.to_vec(), attributes)).collect();
+    Ok(())
+}
+
 /// Reads an index, elsewhere than where futures are carried out.
 pub(super) async fn decode(index: Vec<u8>) -> Result<(Files, Vec<u8>)> {
     let work = tokio::task::spawn_blocking(move || Files::decode(&index).map(|files| (files, index)));
@@ -110,7 +161,7 @@ async fn ask_rpm(vm: &Vm, program: &str) -> Result<Vec<u8>> {
     }
 }
 
-async fn text(vm: &Vm, path: &str) -> Result<Option<String>> {
+pub(crate) async fn text(vm: &Vm, path: &str) -> Result<Option<String>> {
     let bytes = read(vm, path.as_bytes(), LONGEST_TEXT).await?;
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
@@ -118,10 +169,13 @@ async fn text(vm: &Vm, path: &str) -> Result<Option<String>> {
 /// The content of a file. `None` where the guest can't read it.
 pub(super) async fn read(vm: &Vm, path: &[u8], limit: Size) -> Result<Option<Vec<u8>>> {
     within(PATIENCE, async {
-        let mut operation = vm.channel().start(&Request::ReadFile { path: path.to_vec() })?;
+        let mut operation = vm.channel().start(&Request::ReadFile { path: path.to_vec(), limit: limit.bytes() })?;
         let bytes = take_stdout(&mut operation, &String::from_utf8_lossy(path), limit).await?;
         match reply(vm, operation).await {
             Ok(_) => Ok(Some(bytes)),
+            Err(Error::Guest(ChannelError::Guest { errno: libc::EFBIG, message })) => {
+                Err(Error::TooLong { what: message, limit })
+            }
             Err(Error::Guest(ChannelError::Guest { .. })) => Ok(None),
             Err(error) => Err(error),
         }

@@ -53,8 +53,8 @@ pub(crate) use metadata::Defaults;
 pub use metadata::Origin;
 #[cfg(feature = "oci")]
 pub(crate) use oci::{Descriptor, MANIFEST, Manifest};
+pub(crate) use recipe::Recipe;
 pub use recipe::RecipeError;
-pub(crate) use recipe::{Recipe, add_tree};
 #[cfg(feature = "oci")]
 pub(crate) use share::likely_files;
 #[cfg(feature = "oci")]

@@ -12,10 +12,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     future::Future,
     io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     pin::Pin,
     time::Duration,
@@ -23,15 +22,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::{
     Image, ImageError, Parts, check_name, disk, import::origin, kernel::Boot, making, metadata::StoredFile,
     off_the_runtime, tool::Tool,
 };
 use crate::{
-    Error, NetworkMode, Sandbox, cache::Cache, progress::Reporter, project::Project, random::hex, source::short_key,
-    state::State,
+    Error, NetworkMode, Sandbox, cache::Cache, progress::Reporter, project::Project, source::short_key, state::State,
+    tree,
 };
 
 /// How long one command may take.
@@ -213,12 +211,11 @@ impl Found {
         let mut copies = Vec::new();
         for (from, to) in &self.recipe.copy {
             let path = self.directory.join(from);
-            let mut hash = Sha256::new();
-            add_tree(&mut hash, &path, "").map_err(|(path, source)| self.unreadable(path, source))?;
-            copies.push((to, hex(&hash.finalize())));
+            let digest = tree::digest(&path).map_err(|(path, source)| self.unreadable(path, source))?;
+            copies.push((to, digest));
         }
         let parts =
-            json!({ "version": 1, "from": base, "copy": copies, "run": self.recipe.run, "env": self.recipe.env });
+            json!({ "version": 2, "from": base, "copy": copies, "run": self.recipe.run, "env": self.recipe.env });
         Ok(short_key(&parts.to_string()))
     }
 
@@ -307,44 +304,10 @@ fn take_boot(base: &Image, directory: &Path) -> Result<Boot, ImageError> {
     Ok(Boot { kernel: take(base.kernel())?, modules })
 }
 
-/// Adds all that a copy of a file or directory would hold.
-pub(crate) fn add_tree(hash: &mut Sha256, path: &Path, name: &str) -> Result<(), (PathBuf, io::Error)> {
-    let failed = |source| (path.to_owned(), source);
-    let metadata = fs::symlink_metadata(path).map_err(failed)?;
-    hash.update(format!("{name:?} {:o} ", metadata.permissions().mode()));
-    if metadata.is_symlink() {
-        hash.update(format!("-> {:?}\n", fs::read_link(path).map_err(failed)?));
-    } else if metadata.is_dir() {
-        let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(failed)?;
-        let mut names: Vec<_> = entries.into_iter().map(|entry| entry.file_name()).collect();
-        names.sort();
-        hash.update(format!("{} entries\n", names.len()));
-        for inner in names {
-            add_tree(hash, &path.join(&inner), &inner.to_string_lossy())?;
-        }
-    } else {
-        hash.update(format!("{} bytes\n", metadata.len()));
-        let mut file = File::open(path).map_err(failed)?;
-        io::copy(&mut file, &mut HashWriter(hash)).map_err(failed)?;
-    }
-    Ok(())
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn parsed(text: &str) -> Result<Recipes, String> {
