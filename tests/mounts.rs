@@ -169,10 +169,46 @@ async fn all_that_is_made_belongs_to_the_hosts_user(sb: Sandbox) -> quicksand::R
         let made = fs::metadata(host.path().join(name)).unwrap();
         assert_eq!((made.uid(), made.mode() & 0o6000), (user, 0), "{name}");
     }
-    // To the guest they are all its root's, whoever made them.
-    assert_eq!(shell(&sb, "stat -c '%u %g' /m/hosts /m/by-nobody /m/dir").await?, "0 0\n".repeat(3));
+    // To the guest they are those of who made them, or was given them; the host's are whoever's looks.
+    let seen = shell(&sb, "cd /m && stat -c '%u %g' hosts by-nobody by-root dir t/f").await?;
+    assert_eq!(seen, "0 0\n65534 65534\n1234 1234\n0 0\n33 33\n");
     // No device of the host's comes into being.
     assert!(!sb.execute("mknod /m/null c 1 3").await?.success());
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn files_belong_to_who_works_there(sb: Sandbox) -> quicksand::Result<()> {
+    let (host, owned) = (share(), share());
+    for directory in [&host, &owned] {
+        fs::create_dir(directory.path().join("hosts")).unwrap();
+    }
+    let error = sb.mount(Mount::new(owned.path(), "/owned").owner("ann")).await.unwrap_err();
+    assert!(error.to_string().contains("no user \"ann\""), "{error}");
+    sb.create_user("ann").await?;
+    sb.mount(Mount::new(host.path(), "/m")).await?;
+    sb.mount(Mount::new(owned.path(), "/owned").owner("ann")).await?;
+    let sh = async |user: &str, line: &str| {
+        let output = sb.command("sh").args(["-c", line]).user(user).output().await.unwrap();
+        format!("{}{}", output.stdout, output.stderr)
+    };
+    // As git, ssh and `test -O` ask, each user in turn.
+    for user in ["ann", "root", "nobody", "ann"] {
+        assert_eq!(sh(user, "test -O /m/hosts && test -O /m && stat -c %U /m/hosts").await, format!("{user}\n"));
+        assert_eq!(sh(user, "stat -c %U:%G /owned /owned/hosts").await, "ann:ann\n".repeat(2));
+    }
+    let made = "touch /m/x && test -O /m/x && install -d -m 700 /m/.ssh && stat -c '%U %a' /m/.ssh && ln -s x /m/l && ln /m/x /m/y";
+    assert_eq!(sh("ann", made).await, "ann 700\n");
+    assert_eq!(sh("root", "stat -c %U:%G /m/x /m/.ssh /m/l /m/y").await, "ann:ann\n".repeat(4));
+    // What is changed is kept, by whom it may be.
+    let lines = "chown nobody:daemon /m/x && chown -h root /m/l && stat -c %U:%G /m/x /m/y /m/l && chgrp ann /m/.ssh && stat -c %G /m/.ssh";
+    assert_eq!(sh("root", lines).await, "nobody:daemon\nnobody:daemon\nroot:ann\nann\n");
+    let refused = sh("ann", "chown ann /m/x; chown root /m/.ssh; test ! -O /m/x && echo still").await;
+    assert_eq!(refused.matches("Operation not permitted").count(), 2, "{refused}");
+    assert!(refused.contains("still"), "{refused}");
+    // A new file of the same name is a new file.
+    assert_eq!(sh("ann", "rm -f /m/x /m/y && touch /m/x && mv /m/x /m/y && stat -c %U /m/y").await, "ann\n");
+    assert_eq!(sh("root", "touch /m/z && mv /m/z /m/y && cp -a /etc/passwd /m/y && stat -c %U /m/y").await, "root\n");
     Ok(())
 }
 

@@ -56,6 +56,39 @@ async fn sqlite_keeps_its_promises(sb: Sandbox) -> quicksand::Result<()> {
     Ok(())
 }
 
+async fn with_database(sb: &Sandbox) -> quicksand::Result<()> {
+    let get = "apt-get -o Acquire::Retries=5 -qq";
+    let line = "export DEBIAN_FRONTEND=noninteractive; GET update; GET install --no-install-recommends -y git postgresql > /dev/null; \
+                systemctl disable --now postgresql";
+    shell(sb, &line.replace("GET", get)).await?;
+    sb.create_user("ann").await
+}
+
+/// What asks whose its files are: git of a repository that the host made, and a database of its directory.
+#[sandbox_test(image = "debian", network = "full", memory = "1G", save = "database", setup = with_database, timeout = "10m")]
+async fn git_and_a_database_are_content_with_owners(sb: Sandbox) -> quicksand::Result<()> {
+    let host = share();
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(host.path()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    git(&["init", "-q"]);
+    fs::write(host.path().join("new"), "").unwrap();
+    sb.mount(Mount::new(host.path(), "/m")).await?;
+    for user in ["ann", "root", "ann"] {
+        let status = sb.command("git").args(["-C", "/m", "status", "--porcelain"]).user(user).output().await?;
+        assert_eq!((&*status.stdout, &*status.stderr), ("?? new\n", ""), "{user}");
+    }
+    // As several users in one command.
+    shell(&sb, "git -C /m status; su ann -c 'git -C /m add new'; git -C /m status; rm -f /m/.git/index.lock").await?;
+    let start = "su postgres -c 'cd && b=$(echo /usr/lib/postgresql/*/bin) && $b/initdb -D /m/pg && $b/pg_ctl -D /m/pg -w start'";
+    shell(&sb, start).await?;
+    let query = "su postgres -c 'cd && psql -Atc \"create table t as select 42 as n\" -c \"select n from t\"'";
+    assert_eq!(shell(&sb, query).await?, "SELECT 1\n42\n");
+    shell(&sb, "stat -c %U:%a /m/pg | grep -x postgres:700; su postgres -c 'cd && /usr/lib/postgresql/*/bin/pg_ctl -D /m/pg -w stop'").await?;
+    Ok(())
+}
+
 /// The root file system of a chroot in the guest whose programs are the host's, all of them on read-only mounts.
 const ROOT: &str = "/r";
 

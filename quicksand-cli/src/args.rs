@@ -68,7 +68,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "MODE", default_value = "full")]
     pub(crate) network: Network,
     /// A directory of the host in the guest; `:ro` at its end lets the guest only read it, `:rw` is the default
-    #[arg(long, value_name = "HOST:GUEST[:ro|:rw]", value_parser = mount)]
+    #[arg(long, value_name = "HOST:GUEST[:ro|:rw][:owner=USER]", value_parser = mount)]
     pub(crate) mount: Vec<Mount>,
     /// A port of the guest on 127.0.0.1 of the host; 0 as the host's port picks a free one and tells it
     #[arg(long, value_name = "HOST:GUEST", value_parser = port)]
@@ -380,6 +380,10 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 fn mount(text: &str) -> Result<Mount, String> {
+    let (text, owner) = match text.rsplit_once(":owner=") {
+        Some((rest, owner)) if !owner.is_empty() => (rest, Some(owner)),
+        _ => (text, None),
+    };
     let (rest, read_only) = match text.strip_suffix(":ro") {
         Some(rest) => (rest, true),
         None => (text.strip_suffix(":rw").unwrap_or(text), false),
@@ -389,7 +393,10 @@ fn mount(text: &str) -> Result<Mount, String> {
     if host.is_empty() {
         return Err("write the host's directory before the colon".to_owned());
     }
-    let mount = Mount::new(host, format!("/{guest}"));
+    let mut mount = Mount::new(host, format!("/{guest}"));
+    if let Some(owner) = owner {
+        mount = mount.owner(owner);
+    }
     Ok(if read_only { mount.read_only() } else { mount })
 }
 
@@ -414,6 +421,7 @@ mod tests {
         assert_eq!(mount(".:/src"), Ok(Mount::new(".", "/src")));
         assert_eq!(mount("/a:b/c:/mnt/d:ro"), Ok(Mount::new("/a:b/c", "/mnt/d").read_only()));
         assert_eq!(mount(".:/src:rw"), Ok(Mount::new(".", "/src")));
+        assert_eq!(mount(".:/src:ro:owner=1:2"), Ok(Mount::new(".", "/src").read_only().owner("1:2")));
         for wrong in ["", "/src", ":/src", "src:relative", "a:b:ro"] {
             assert!(mount(wrong).is_err(), "{wrong}");
         }

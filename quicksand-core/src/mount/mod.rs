@@ -14,7 +14,8 @@ pub(crate) use server::start;
 /// A directory of the host that a guest is to have.
 ///
 /// What the guest makes there belongs to the user of the host who runs this program, and the guest can do there what that user
-/// can. To the guest this user's files are its root's; a change of owner succeeds and changes nothing.
+/// can. To the guest a file is of the user who made it there, or was given it by `chown`; that is kept until the mount is taken off. All
+/// other files of this user are whoever's looks at them, or those of the [`owner`](Mount::owner).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a mount does nothing until a sandbox gets it"]
 pub struct Mount {
@@ -22,12 +23,13 @@ pub struct Mount {
     pub(crate) guest: PathBuf,
     pub(crate) read_only: bool,
     pub(crate) cached: bool,
+    pub(crate) owner: Option<String>,
 }
 
 impl Mount {
     /// The directory `host`, which must be there, at `guest`, an absolute path that is made where it is missing.
     pub fn new(host: impl Into<PathBuf>, guest: impl Into<PathBuf>) -> Mount {
-        Mount { host: host.into(), guest: guest.into(), read_only: false, cached: false }
+        Mount { host: host.into(), guest: guest.into(), read_only: false, cached: false, owner: None }
     }
 
     /// The guest may change nothing: the host refuses it, and so does the guest's own kernel.
@@ -41,6 +43,18 @@ impl Mount {
     /// writes meanwhile within a second.
     pub fn cached(mut self) -> Mount {
         self.cached = true;
+        self
+    }
+
+    /// Whose the guest sees the files to be that it has not made itself: a user of the guest by name or number, whose group they are as
+    /// well, or `user:group` as numbers. Without this they are whoever's looks at them, so that programs that want files of their
+    /// own user's are content; with [`cached`](Mount::cached) they are root's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadOption`] from what puts the mount on, where the guest has no such user then.
+    pub fn owner(mut self, owner: impl Into<String>) -> Mount {
+        self.owner = Some(owner.into());
         self
     }
 

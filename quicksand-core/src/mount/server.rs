@@ -20,7 +20,8 @@ use super::Mount;
 use crate::{Error, Result, qemu::Process};
 
 /// Starts the server of a mount. Returns it with the other end of its socket; what it says, should it fail, is in `log`.
-pub(crate) async fn start(mount: &Mount, log: &Path) -> Result<(Process, OwnedFd)> {
+/// `owner` are the numbers of the mount's owner.
+pub(crate) async fn start(mount: &Mount, owner: Option<(u32, u32)>, log: &Path) -> Result<(Process, OwnedFd)> {
     let source = |source| Error::MountSource { path: mount.host.clone(), source };
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let directory = File::options().read(true).custom_flags(flags).open(&mount.host).map_err(source)?;
@@ -30,6 +31,7 @@ pub(crate) async fn start(mount: &Mount, log: &Path) -> Result<(Process, OwnedFd
     let mut arguments = vec![theirs.as_raw_fd().to_string(), directory.as_raw_fd().to_string()];
     arguments.extend(mount.read_only.then(|| "read-only".to_owned()));
     arguments.extend(mount.cached.then(|| "cached".to_owned()));
+    arguments.extend(owner.map(|(user, group)| format!("owner={user}:{group}")));
     let arguments = arguments.into_iter().map(Into::into).collect();
     let path = format!("/proc/self/fd/{}", program.as_raw_fd());
     let inherit = vec![theirs.into(), directory.into()];

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    changes::survey,
     guest::ChannelError,
     mount::{self, ActiveMount, Mount},
     qemu::Process,
@@ -237,7 +238,11 @@ impl Running {
     async fn serve(&self, vm: &Vm, mount: &Mount) -> Result<Served> {
         let number = self.mounts.number();
         let log = vm.directory().join(format!("mount-{number}.log"));
-        let (server, socket) = mount::start(mount, &log).await?;
+        let owner = match &mount.owner {
+            Some(owner) => Some(find_owner(vm, owner).await?),
+            None => None,
+        };
+        let (server, socket) = mount::start(mount, owner, &log).await?;
         let port = format!("quicksand.mount.{number}");
         vm.add_port(&port, std::os::fd::AsFd::as_fd(&socket)).await?;
         // QEMU has its own copy; the server must see the end of it when QEMU closes that.
@@ -261,6 +266,24 @@ impl Running {
         }
         Err(error)
     }
+}
+
+/// The numbers of a mount's owner, in the guest.
+async fn find_owner(vm: &Vm, owner: &str) -> Result<(u32, u32)> {
+    let numbers = owner.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+    if let Some(numbers) = numbers {
+        return Ok(numbers);
+    }
+    let passwd = survey::text(vm, "/etc/passwd").await?.unwrap_or_default();
+    let line = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        ((name == owner) || number == owner).then_some((number.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    passwd.lines().find_map(line).or_else(|| owner.parse().ok().map(|number| (number, number))).ok_or_else(|| {
+        let why = format!("the guest has no user {owner:?}: mount it once there is one, or write numbers, user:group");
+        Error::BadOption { option: "mount's owner", why }
+    })
 }
 
 fn bytes(path: &Path) -> Vec<u8> {

@@ -27,7 +27,7 @@ pub fn fuse(directory: &Path, bytes: &[u8]) -> io::Result<()> {
     confine::ignore_file_size_signal()?;
     let directory = File::open(directory)?;
     for read_only in [true, false] {
-        let mut session = Session::new(&directory, Options { read_only, cached: false }, LIMITS)?;
+        let mut session = Session::new(&directory, Options { read_only, ..Options::default() }, LIMITS)?;
         let mut replies = Vec::new();
         // A length that no message has ends the session.
         let _ = exchange(bytes, &mut replies, &mut session);

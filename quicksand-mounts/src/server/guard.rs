@@ -23,13 +23,13 @@ use fuse_backend_rs::{
 use nix::{
     errno::Errno,
     libc::{self, stat64, statvfs64},
-    unistd::{getegid, geteuid},
 };
 
 use super::{
     Options,
     hard_link::{Named, hard_link},
     known::{Known, Limits},
+    owners::{Owner, Owners},
 };
 
 /// How long a guest takes what it has seen for true, within one command. Each command of a guest begins by forgetting it.
@@ -56,8 +56,6 @@ const STATUS_FLAGS: i32 = OPEN_FLAGS & !(libc::O_TRUNC | libc::O_EXCL);
 /// Kinds of files that a guest may make as nodes: devices would be the host's.
 const NODES: [u32; 4] = [0, libc::S_IFREG, libc::S_IFIFO, libc::S_IFSOCK];
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
-/// Shown for the host's root, where that is not who serves.
-const NOBODY: u32 = 65_534;
 
 type Result<T> = io::Result<T>;
 /// An open file: its handle, and how the guest's kernel is to treat it.
@@ -71,8 +69,7 @@ pub(super) struct Guard {
     known: Mutex<Known>,
     handles: Mutex<usize>,
     most_handles: usize,
-    user: u32,
-    group: u32,
+    owners: Mutex<Owners>,
 }
 
 impl Guard {
@@ -89,7 +86,6 @@ impl Guard {
             use_host_ino: true,
             ..Config::default()
         };
-        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
         Ok(Guard {
             inner: PassthroughFs::new(config)?,
             root,
@@ -97,8 +93,7 @@ impl Guard {
             known: Mutex::new(Known::new(limits.files)),
             handles: Mutex::new(0),
             most_handles: limits.handles,
-            user,
-            group,
+            owners: Mutex::new(Owners::new(options.owner, options.cached)),
         })
     }
 
@@ -159,15 +154,51 @@ impl Guard {
     }
 
     fn shown(&self, mut entry: Entry) -> Entry {
-        entry.attr = self.owned(entry.attr);
+        (entry.attr, entry.attr_timeout) = self.owned((entry.attr, entry.attr_timeout));
         entry
     }
 
-    /// Shows the owner as the guest is to see it: who serves is the guest's root, as all that the guest makes is his.
-    fn owned(&self, mut attributes: stat64) -> stat64 {
-        attributes.st_uid = shown_id(attributes.st_uid, self.user);
-        attributes.st_gid = shown_id(attributes.st_gid, self.group);
-        attributes
+    /// Shows the owner as the guest is to see it, and for how long that holds.
+    fn owned(&self, (file, timeout): (stat64, Duration)) -> (stat64, Duration) {
+        let owners = self.owners();
+        // Programs ask for the owners of directories before they trust what is in them, in one command as several users.
+        let is_directory = file.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let timeout = if is_directory && owners.depends_on_caller(&file) { Duration::ZERO } else { timeout };
+        (owners.shown(file), timeout)
+    }
+
+    fn owners(&self) -> MutexGuard<'_, Owners> {
+        lock(&self.owners)
+    }
+
+    /// Like [`admit`](Guard::admit), for what the caller has just made.
+    fn admit_new(&self, entry: Entry) -> Result<Entry> {
+        self.owners().made(&entry.attr);
+        self.admit(entry)
+    }
+
+    /// The file of a name that is about to go; `None` where it keeps others, or is not there.
+    fn last_name(&self, context: &Context, parent: u64, name: &CStr) -> Option<stat64> {
+        let entry = self.inner.lookup(context, parent, name).ok()?;
+        self.inner.forget(context, entry.inode, 1);
+        let is_last = entry.attr.st_nlink <= 1 || entry.attr.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        is_last.then_some(entry.attr)
+    }
+
+    /// Does what takes a name away, and forgets the owner of what has none left.
+    fn taking_away(
+        &self,
+        context: &Context,
+        parent: u64,
+        name: &CStr,
+        take: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let gone = self.last_name(context, parent, name);
+        take()?;
+        if let Some(file) = gone {
+            self.owners().forget(&file);
+        }
+        Ok(())
     }
 
     /// Where the kernel says that a file is, and which one it is.
@@ -190,6 +221,7 @@ impl FileSystem for Guard {
 
     /// All is done as who serves, whoever of the guest asks.
     fn id_remap(&self, context: &mut Context) -> Result<()> {
+        self.owners().set_caller(Owner { user: context.uid, group: context.gid });
         // For the library these mean: do not switch.
         (context.uid, context.gid) = (0, 0);
         Ok(())
@@ -214,8 +246,7 @@ impl FileSystem for Guard {
     }
 
     fn getattr(&self, context: &Context, file: u64, handle: Option<u64>) -> Result<(stat64, Duration)> {
-        let (attributes, timeout) = self.inner.getattr(context, file, handle)?;
-        Ok((self.owned(attributes), timeout))
+        Ok(self.owned(self.inner.getattr(context, file, handle)?))
     }
 
     fn setattr(
@@ -226,11 +257,15 @@ impl FileSystem for Guard {
         handle: Option<u64>,
         mut valid: SetattrValid,
     ) -> Result<(stat64, Duration)> {
-        // A change of owner is a success without effect, so that what unpacks or copies as root goes on.
-        valid.remove(SetattrValid::UID | SetattrValid::GID);
+        // The host's owner stays; the guest's is kept by us.
+        let owner = valid & (SetattrValid::UID | SetattrValid::GID);
+        if !owner.is_empty() {
+            let (file, _) = self.inner.getattr(context, file, handle)?;
+            self.owners().change(&file, &attributes, owner)?;
+        }
+        valid.remove(owner);
         attributes.st_mode &= !SET_ID;
-        let (attributes, timeout) = self.inner.setattr(context, file, attributes, handle, valid)?;
-        Ok((self.owned(attributes), timeout))
+        Ok(self.owned(self.inner.setattr(context, file, attributes, handle, valid)?))
     }
 
     fn readlink(&self, context: &Context, file: u64) -> Result<Vec<u8>> {
@@ -239,7 +274,7 @@ impl FileSystem for Guard {
 
     fn symlink(&self, context: &Context, target: &CStr, parent: u64, name: &CStr) -> Result<Entry> {
         self.check_new(name)?;
-        self.admit(self.inner.symlink(context, target, parent, name)?)
+        self.admit_new(self.inner.symlink(context, target, parent, name)?)
     }
 
     fn mknod(&self, context: &Context, parent: u64, name: &CStr, mode: u32, device: u32, umask: u32) -> Result<Entry> {
@@ -247,22 +282,22 @@ impl FileSystem for Guard {
         if !NODES.contains(&(mode & libc::S_IFMT)) {
             return Err(Errno::EPERM.into());
         }
-        self.admit(self.inner.mknod(context, parent, name, mode & !SET_ID, device, umask)?)
+        self.admit_new(self.inner.mknod(context, parent, name, mode & !SET_ID, device, umask)?)
     }
 
     fn mkdir(&self, context: &Context, parent: u64, name: &CStr, mode: u32, umask: u32) -> Result<Entry> {
         self.check_new(name)?;
-        self.admit(self.inner.mkdir(context, parent, name, mode & !SET_ID, umask)?)
+        self.admit_new(self.inner.mkdir(context, parent, name, mode & !SET_ID, umask)?)
     }
 
     fn unlink(&self, context: &Context, parent: u64, name: &CStr) -> Result<()> {
         check_name(name)?;
-        self.inner.unlink(context, parent, name)
+        self.taking_away(context, parent, name, || self.inner.unlink(context, parent, name))
     }
 
     fn rmdir(&self, context: &Context, parent: u64, name: &CStr) -> Result<()> {
         check_name(name)?;
-        self.inner.rmdir(context, parent, name)
+        self.taking_away(context, parent, name, || self.inner.rmdir(context, parent, name))
     }
 
     fn rename(&self, context: &Context, from: u64, name: &CStr, to: u64, new_name: &CStr, flags: u32) -> Result<()> {
@@ -272,7 +307,8 @@ impl FileSystem for Guard {
         if flags & libc::RENAME_WHITEOUT != 0 {
             return Err(Errno::EINVAL.into());
         }
-        self.inner.rename(context, from, name, to, new_name, flags)
+        let rename = || self.inner.rename(context, from, name, to, new_name, flags);
+        if flags & libc::RENAME_EXCHANGE != 0 { rename() } else { self.taking_away(context, to, new_name, rename) }
     }
 
     fn link(&self, context: &Context, file: u64, parent: u64, name: &CStr) -> Result<Entry> {
@@ -304,6 +340,11 @@ impl FileSystem for Guard {
         self.check_new(name)?;
         arguments.flags &= OPEN_FLAGS as u32;
         arguments.mode &= !SET_ID;
+        // A file of another may be there by now: it keeps its owner.
+        let existed = self.inner.lookup(context, parent, name).inspect(|entry| {
+            self.inner.forget(context, entry.inode, 1);
+        });
+        let existed = existed.is_ok();
         let mut made = None;
         let (handle, opened, passthrough) = self.opening(|| {
             let (entry, handle, opened, passthrough) = self.inner.create(context, parent, name, arguments)?;
@@ -311,7 +352,8 @@ impl FileSystem for Guard {
             Ok((handle, opened, passthrough))
         })?;
         let entry = made.ok_or(Errno::EIO)?;
-        Ok((self.admit(entry)?, handle, opened, passthrough))
+        let entry = if existed { self.admit(entry)? } else { self.admit_new(entry)? };
+        Ok((entry, handle, opened, passthrough))
     }
 
     fn read(
@@ -444,15 +486,6 @@ fn check_name(name: &CStr) -> Result<()> {
         return Err(Errno::EINVAL.into());
     }
     Ok(())
-}
-
-/// A number of the host's as the guest sees it: the server's own is root's.
-fn shown_id(id: u32, own: u32) -> u32 {
-    match id {
-        id if id == own => 0,
-        0 => NOBODY,
-        other => other,
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

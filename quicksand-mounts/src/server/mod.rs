@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod guard;
 mod hard_link;
 mod known;
+mod owners;
 mod session;
 
 use std::{
@@ -28,6 +29,7 @@ use std::{
 use nix::sys::prctl;
 
 pub use known::Limits;
+pub use owners::Owner;
 pub use session::{MAX_MESSAGE, MIN_MESSAGE, Session};
 
 /// How a directory is served.
@@ -37,6 +39,8 @@ pub struct Options {
     pub read_only: bool,
     /// Nobody else changes it meanwhile, so the guest may remember what it has seen.
     pub cached: bool,
+    /// Whose files are to the guest that it has not made itself: whoever's asks, by default.
+    pub owner: Option<Owner>,
 }
 
 /// Runs the program with the arguments that follow its name.
@@ -53,7 +57,13 @@ pub fn run(arguments: impl IntoIterator<Item = String>) -> Result<(), String> {
         match &*word {
             "read-only" => options.read_only = true,
             "cached" => options.cached = true,
-            _ => return Err(format!("read the argument {word:?}: it is read-only or cached")),
+            word => {
+                let owner = word.strip_prefix("owner=").and_then(|numbers| numbers.split_once(':'));
+                let owner = owner.and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+                let wrong = || format!("read the argument {word:?}: it is read-only, cached or owner=USER:GROUP");
+                let (user, group) = owner.ok_or_else(wrong)?;
+                options.owner = Some(Owner { user, group });
+            }
         }
     }
     let _ = prctl::set_name(c"quicksand-mount");

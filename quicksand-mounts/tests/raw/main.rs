@@ -18,7 +18,7 @@ use std::{
 use guest::*;
 use nix::{errno::Errno, libc, unistd::geteuid};
 use proptest::{collection::vec, prelude::*, sample::select};
-use quicksand_mounts::server::{Limits, MAX_MESSAGE, MIN_MESSAGE, Options, serve};
+use quicksand_mounts::server::{Limits, MAX_MESSAGE, MIN_MESSAGE, Options, Owner, serve};
 
 /// A shared directory with something beside it that no guest may learn of.
 struct Host {
@@ -263,21 +263,34 @@ fn all_belongs_to_who_serves() {
     let host = host();
     let mut guest = Guest::of(&host.share);
     let file = guest.lookup(ROOT, "file").unwrap();
-    // Owner 1000, by a process of user 1000: a success without effect.
+    // By a process of user 1000: to the guest the host's files are whoever's asks, and it may keep its own but give none away.
+    let owners = |guest: &mut Guest, file| {
+        let (.., owner, group) = attributes(&guest.getattr(file, None).unwrap());
+        (owner, group)
+    };
+    assert_eq!(owners(&mut guest, file), (1000, 1000));
     guest.setattr(file, 2 | 4, 0, 1000, 0).unwrap();
+    assert_eq!(guest.setattr(file, 2 | 4, 0, 1001, 0).unwrap_err(), Errno::EPERM);
     let created = guest.create(ROOT, "new", libc::O_RDWR, 0o600).unwrap();
     guest.mkdir("d", 0o700).unwrap();
     for name in ["file", "new", "d"] {
         assert_eq!(fs::metadata(host.share.join(name)).unwrap().uid(), geteuid().as_raw());
     }
-    // The guest sees who serves as its root.
-    let (.., owner, group) = attributes(&guest.getattr(node(&created), None).unwrap());
-    assert_eq!((owner, group), (0, 0));
+    assert_eq!(owners(&mut guest, node(&created)), (1000, 1000));
     if geteuid().is_root() {
-        std::os::unix::fs::chown(host.share.join("file"), Some(12), Some(34)).unwrap();
-        let (.., owner, group) = attributes(&guest.getattr(file, None).unwrap());
-        assert_eq!((owner, group), (12, 34));
+        fs::write(host.share.join("others"), "").unwrap();
+        std::os::unix::fs::chown(host.share.join("others"), Some(12), Some(34)).unwrap();
+        let others = guest.lookup(ROOT, "others").unwrap();
+        assert_eq!(owners(&mut guest, others), (12, 34));
     }
+    // With an owner it is his, but for what was made here.
+    let owner = Some(Owner { user: 7, group: 8 });
+    let mut guest = Guest::new(&host.share, Options { owner, ..Options::default() }, ROOMY);
+    let file = guest.lookup(ROOT, "file").unwrap();
+    assert_eq!(owners(&mut guest, file), (7, 8));
+    assert_eq!(guest.setattr(file, 2 | 4, 0, 1000, 0).unwrap_err(), Errno::EPERM);
+    let made = guest.mkdir("e", 0o700).unwrap();
+    assert_eq!(owners(&mut guest, node(&made)), (1000, 1000));
 }
 
 #[test]
