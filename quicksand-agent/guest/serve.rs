@@ -17,8 +17,7 @@ use quicksand_protocol::{
 
 use crate::{
     attributes, conditions, connection, crowd, exec, facts, files, follow, go_down, grow, hosts, index, left_behind,
-    limits,
-    mounts, network, new_user,
+    limits, mounts, network, new_user,
     operation::Operation,
     output,
     port::{self, Arrival, Writer},
