@@ -1,37 +1,49 @@
 //! Our part of `/etc/hosts`.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, ErrorKind},
     net::Ipv4Addr,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
 use quicksand_protocol::{
-    message::{Done, Failure},
+    message::Done,
     network::{OWN_HOSTS_BEGIN as BEGIN, OWN_HOSTS_END as END, without_own_hosts},
 };
+
+use crate::cover;
 
 const PATH: &str = "/etc/hosts";
 
 /// One writer at a time.
 static WRITING: Mutex<()> = Mutex::new(());
 
-/// Replaces our part of the file, or makes it. What others wrote stays.
-pub(crate) fn replace(entries: &[([u8; 4], String)]) -> Result<Done, Failure> {
+/// Replaces our part of the file, or makes it. What others wrote stays. A file that can't be written is covered.
+pub(crate) fn replace(entries: &[([u8; 4], String)]) -> Done {
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = Path::new(PATH);
     let work = || {
-        let old = match fs::read_to_string(PATH) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-            old => old?,
-        };
+        let old = text(&cover::read(path)?.unwrap_or_default());
         let new = with_entries(&old, entries);
-        if new == old { Ok(()) } else { write(Path::new(PATH), &new) }
+        if new == old { Ok(()) } else { write(path, &bytes(&new)).or_else(|_| cover::cover(path, &bytes(&new))) }
     };
-    work()
-        .map(|()| Done::Nothing)
-        .map_err(|e: io::Error| Failure { errno: e.raw_os_error().unwrap_or(0), message: format!("write {PATH}: {e}") })
+    let failed = |error: io::Error| {
+        let names: Vec<&str> = entries.iter().map(|(_, name)| name.as_str()).take(5).collect();
+        format!("{PATH} can't be written, so the guest does not know {}: {error}", names.join(", "))
+    };
+    Done::but_for(work().map_err(failed).err())
+}
+
+/// Bytes as text whatever they are, a character for each.
+fn text(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
+}
+
+fn bytes(text: &str) -> Vec<u8> {
+    text.chars().map(|character| u8::try_from(character).unwrap_or(b'?')).collect()
 }
 
 fn with_entries(old: &str, entries: &[([u8; 4], String)]) -> String {
@@ -44,18 +56,20 @@ fn with_entries(old: &str, entries: &[([u8; 4], String)]) -> String {
 }
 
 /// Puts a new file in the place of the old one, so that nobody reads half of it.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     // Where it is a link, its target is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let beside = path.with_extension("quicksand");
-    let mode = fs::metadata(&path).map_or(0o644, |metadata| metadata.permissions().mode());
-    let replaced = fs::write(&beside, text)
+    let old = fs::metadata(&path);
+    let mode = old.as_ref().map_or(0o644, |metadata| metadata.permissions().mode());
+    let replaced = fs::write(&beside, content)
+        .and_then(|()| old.map_or(Ok(()), |old| chown(&beside, Some(old.uid()), Some(old.gid()))))
         .and_then(|()| fs::set_permissions(&beside, PermissionsExt::from_mode(mode)))
         .and_then(|()| fs::rename(&beside, &path));
-    // A file that is a mount of its own can't be replaced.
-    replaced.or_else(|_| {
+    replaced.or_else(|error| {
         let _ = fs::remove_file(&beside);
-        fs::write(&path, text)
+        // A file that is a mount of its own can't be replaced.
+        if error.kind() == ErrorKind::ResourceBusy { cover::write_in_place(&path, content) } else { Err(error) }
     })
 }
 
@@ -72,5 +86,7 @@ mod tests {
         let twice = with_entries(&added, &[([10, 77, 1, 3], "web".to_owned())]);
         assert_eq!(twice, format!("127.0.0.1 localhost\n192.0.2.1 own\n{BEGIN}\n10.77.1.3 web\n{END}\n"));
         assert_eq!(with_entries(&twice, &[]), "127.0.0.1 localhost\n192.0.2.1 own\n");
+        let any: Vec<u8> = (0..=255).collect();
+        assert_eq!(bytes(&text(&any)), any);
     }
 }

@@ -9,8 +9,10 @@
 //! another, and a thread costs less than the process that most requests start.
 
 mod attributes;
+mod bus;
 mod conditions;
 mod connection;
+mod cover;
 mod crowd;
 mod environment;
 mod exec;
@@ -27,6 +29,7 @@ mod inittab;
 mod interface;
 mod left_behind;
 mod limits;
+mod machine_id;
 mod mounts;
 mod network;
 mod new_user;
@@ -37,6 +40,7 @@ mod port;
 mod process;
 mod pump;
 mod reaper;
+mod resolver;
 mod serve;
 mod session;
 mod settle;
@@ -45,6 +49,7 @@ mod start;
 mod tail;
 mod terminal;
 mod terminfo;
+mod timers;
 mod users;
 mod wake;
 

@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{self, ErrorKind},
     net::Ipv4Addr,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -14,32 +13,43 @@ use quicksand_protocol::{
     network::{Card, FIRST_PRIVATE_SLOT, MOST_PRIVATE_CARDS, OWN_SLOT},
 };
 
-use crate::interface::{self, Interface};
+use crate::{
+    interface::{self, Interface},
+    resolver,
+};
 
 /// How long a card may take to appear once its bus was looked over.
 const CARD_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Gives the guest the network that it is to have.
-pub(crate) fn apply(network: &Network) -> io::Result<()> {
+/// Gives the guest the network that it is to have. An error is a warning: the rest of the guest is as it should be.
+pub(crate) fn apply(network: &Network) -> Result<(), String> {
+    let failed = |error: io::Error| format!("the network is not set up: {error}");
     match *network {
         Network::Keep => Ok(()),
-        Network::None => match interface::at_slot(OWN_SLOT)? {
-            // The card leads nowhere on the host's side either; this is so that the guest sees none.
-            Some(card) => card.remove(),
-            None => Ok(()),
-        },
-        Network::Static { address, prefix } => {
-            // The image's init does this, too, where it has one.
-            interface::bring_up("lo")?;
-            let card = interface::at_slot(OWN_SLOT)?
-                .ok_or_else(|| io::Error::new(ErrorKind::NotFound, "there is no virtio card"))?;
-            interface::configure(card.name(), address.into(), prefix)
+        // The card leads nowhere on the host's side either; this is so that the guest sees none.
+        Network::None => {
+            let card = interface::at_slot(OWN_SLOT).map_err(failed)?;
+            card.map_or(Ok(()), |card| card.remove()).map_err(failed)
+        }
+        Network::Static { address, prefix, of_image } => {
+            if of_image {
+                resolver::remember_images();
+            }
+            give_address(address.into(), prefix).map_err(failed)
         }
         Network::Online { gateway, dns } => {
-            interface::add_default_route(gateway.into())?;
-            write_resolv_conf(dns.into())
+            interface::add_default_route(gateway.into()).map_err(failed)?;
+            resolver::point_to(dns.into())
         }
     }
+}
+
+fn give_address(address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+    // The image's init does this, too, where it has one.
+    interface::bring_up("lo")?;
+    let card =
+        interface::at_slot(OWN_SLOT)?.ok_or_else(|| io::Error::new(ErrorKind::NotFound, "there is no virtio card"))?;
+    interface::configure(card.name(), address, prefix)
 }
 
 /// Sets up the cards of private networks, and removes those that are not wanted.
@@ -80,13 +90,4 @@ fn set_card(card: &Card, deadline: Instant) -> io::Result<()> {
             done => return done,
         }
     }
-}
-
-fn write_resolv_conf(dns: Ipv4Addr) -> io::Result<()> {
-    let path = Path::new("/etc/resolv.conf");
-    // A link leads to a resolver's own file, which that resolver would write again.
-    if path.is_symlink() {
-        fs::remove_file(path)?;
-    }
-    fs::write(path, format!("nameserver {dns}\n"))
 }

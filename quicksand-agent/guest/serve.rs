@@ -21,7 +21,7 @@ use crate::{
     operation::Operation,
     output,
     port::{self, Arrival, Writer},
-    settle, signals, wake,
+    settle, signals, timers, wake,
 };
 
 /// A request's thread copies bytes and starts processes; its buffers are on the heap.
@@ -36,8 +36,6 @@ type Operations = Arc<Mutex<HashMap<u32, Arc<Operation>>>>;
 struct Server {
     port: Arc<Writer>,
     operations: Operations,
-    /// Why the guest did not wake, once it did not.
-    asleep: Option<Failure>,
 }
 
 /// Serves the host. Returns only if the port failed.
@@ -51,7 +49,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let port = Arc::new(writer);
     port.begin_session(Kind::Announce, &to_payload(&Announce { version: VERSION })?)?;
 
-    let mut server = Server { port, operations: Operations::default(), asleep: None };
+    let mut server = Server { port, operations: Operations::default() };
     let mut decoder = Decoder::new();
     let mut buffer = vec![0; 256 * 1024];
     let mut away = 0;
@@ -111,7 +109,6 @@ impl Server {
     fn welcome(&mut self, hello: &[u8]) -> Result<(), Box<dyn Error>> {
         if let Ok(hello) = from_payload::<Hello>(hello) {
             detach_all(&self.operations);
-            self.asleep = None;
             let welcome = Welcome { version: VERSION, nonce: hello.nonce };
             self.port.begin_session(Kind::Welcome, &to_payload(&welcome)?)?;
         }
@@ -121,17 +118,12 @@ impl Server {
     fn start(&mut self, frame: Frame) {
         let id = frame.id;
         let operation = Operation::new(id, Arc::clone(&self.port));
-        let request = match (from_payload::<Request>(&frame.payload), &self.asleep) {
-            (Ok(Request::Wake(request)), _) => {
-                // On this thread, so that it is done before anything else begins.
-                let result = wake::wake(&request);
-                self.asleep = result.as_ref().err().cloned();
-                return operation.finish(result);
-            }
-            (Ok(_), Some(failure)) => return operation.finish(Err(failure.clone())),
-            (Ok(Request::Ping), None) => return operation.finish(Ok(Done::Nothing)),
-            (Ok(request), None) => request,
-            (Err(error), _) => {
+        let request = match from_payload::<Request>(&frame.payload) {
+            // On this thread, so that it is done before anything else begins.
+            Ok(Request::Wake(request)) => return operation.finish(wake::wake(&request)),
+            Ok(Request::Ping) => return operation.finish(Ok(Done::Nothing)),
+            Ok(request) => request,
+            Err(error) => {
                 let message = format!("{error}: the host speaks another version");
                 return operation.finish(Err(Failure { errno: 0, message }));
             }
@@ -189,13 +181,20 @@ fn carry_out(request: Request, operation: &Arc<Operation>, operations: &Operatio
             nix::unistd::sync();
             Ok(Done::Nothing)
         }
+        Request::ExpectFreeze { sync } => {
+            if sync {
+                nix::unistd::sync();
+            }
+            timers::take_notes();
+            Ok(Done::Nothing)
+        }
         Request::Await(wanted) => conditions::wait(&wanted, operation),
         Request::Follow { path } => follow::follow(&path, operation),
         Request::CreateUser { name } => new_user::create(&name),
         Request::Connect(request) => connection::connect(&request, operation),
         Request::Listen { port } => connection::listen(port, operation),
         Request::Accept { connection } => connection::accept(connection, operation),
-        Request::Hosts { entries } => hosts::replace(&entries),
+        Request::Hosts { entries } => Ok(hosts::replace(&entries)),
         Request::Cards { cards } => network::set_cards(&cards),
         Request::Mount(mount) => mounts::mount(mount),
         Request::Unmount { port } => mounts::unmount(&port),

@@ -1,69 +1,28 @@
 //! Waking from a frozen state: what must differ between clones of the same moment.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Read},
-    os::{
-        fd::AsRawFd,
-        unix::fs::{FileExt, symlink},
-    },
-    path::Path,
-    time::Duration,
-};
+use std::{fs::OpenOptions, io, os::fd::AsRawFd, time::Duration};
 
 use nix::time::{ClockId, clock_settime};
 use quicksand_protocol::message::{Done, Failure, Wake};
 
-use crate::network;
+use crate::{machine_id, network, timers};
 
-const MACHINE_ID: &str = "/etc/machine-id";
-/// Where systemd's journal is, in a directory with the machine id for its name.
-const JOURNALS: [&str; 2] = ["/run/log/journal", "/var/log/journal"];
-
-/// Sets the clock, the random pool, the machine id and the network.
+/// Sets the clock, the random pool, the machine id and the network. A guest without the first two is of no use; what else fails is
+/// a warning.
 pub(crate) fn wake(wake: &Wake) -> Result<Done, Failure> {
-    let time = Duration::from_nanos(wake.time_ns);
-    clock_settime(ClockId::CLOCK_REALTIME, time.into()).map_err(|e| failure("set the clock", e as i32, &e))?;
+    let timers = set_clock(Duration::from_nanos(wake.time_ns))?;
     reseed(&wake.seed)?;
-    if let Some(id) = &wake.machine_id {
-        write_machine_id(id).map_err(|e| io_failure("write /etc/machine-id", &e))?;
-    }
-    network::apply(&wake.network).map_err(|e| io_failure("set up the network", &e))?;
-    Ok(Done::Nothing)
+    let id = wake.machine_id.as_ref().and_then(|id| machine_id::renew(id).err());
+    let network = network::apply(&wake.network).err();
+    Ok(Done::but_for([timers, id, network].into_iter().flatten()))
 }
 
-/// Writes the machine id where the image has one: an image without knows nothing of machine ids.
-fn write_machine_id(id: &[u8]) -> io::Result<()> {
-    let text: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut file = match OpenOptions::new().read(true).write(true).open(MACHINE_ID) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        file => file?,
-    };
-    let mut old = String::new();
-    file.read_to_string(&mut old)?;
-    // Written in place: cutting the file off first would cost a clone a tenth of its start. An image's first boot leaves a file
-    // of just this length, or a shorter one.
-    file.write_all_at(format!("{text}\n").as_bytes(), 0)?;
-    if old.len() > text.len() + 1 {
-        file.set_len(text.len() as u64 + 1)?;
-    }
-    JOURNALS.iter().try_for_each(|journals| keep_journal(Path::new(journals), old.trim_end(), &text))
-}
-
-/// Gives a journal the name under which it is now looked for. The one who writes it goes on under the old one.
-fn keep_journal(journals: &Path, old: &str, new: &str) -> io::Result<()> {
-    let named = journals.join(old);
-    let target = match fs::symlink_metadata(&named) {
-        // Left by an earlier wake.
-        Ok(metadata) if metadata.is_symlink() => {
-            let target = fs::read_link(&named)?;
-            fs::remove_file(&named)?;
-            target
-        }
-        Ok(_) if !old.is_empty() => old.into(),
-        _ => return Ok(()),
-    };
-    symlink(target, journals.join(new))
+/// Sets the clock, and has that start no timer. Returns a warning where it may.
+fn set_clock(time: Duration) -> Result<Option<String>, Failure> {
+    let stopped = timers::stop(time);
+    clock_settime(ClockId::CLOCK_REALTIME, time.into()).map_err(|e| failure("set the clock", e as i32, &e))?;
+    let started = stopped.and_then(|stopped| stopped.start(time));
+    Ok(started.err().map(|error| format!("timers of systemd may make up for what they missed, or be stopped: {error}")))
 }
 
 /// Mixes the seed into the kernel's random pool and makes the pool use it at once.
@@ -95,25 +54,4 @@ fn io_failure(what: &str, error: &io::Error) -> Failure {
 
 fn failure(what: &str, errno: i32, error: &dyn std::fmt::Display) -> Failure {
     Failure { errno, message: format!("{what}: {error}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_journal_is_found_after_any_number_of_wakes() {
-        let journals = std::env::temp_dir().join(format!("quicksand-journals-{}", std::process::id()));
-        fs::create_dir_all(journals.join("0")).unwrap();
-        fs::write(journals.join("0/system.journal"), "log").unwrap();
-        for (old, new) in [("0", "1"), ("1", "2"), ("2", "3")] {
-            keep_journal(&journals, old, new).unwrap();
-            assert_eq!(fs::read_to_string(journals.join(new).join("system.journal")).unwrap(), "log");
-        }
-        assert_eq!(fs::read_dir(&journals).unwrap().count(), 2);
-        keep_journal(&journals, "", "4").unwrap();
-        keep_journal(&journals, "none", "5").unwrap();
-        assert_eq!(fs::read_dir(&journals).unwrap().count(), 2);
-        fs::remove_dir_all(journals).unwrap();
-    }
 }

@@ -339,7 +339,7 @@ impl Child {
         let status = match done {
             Done::Exited(Exit::Code(code)) => ExitStatus::Code(code),
             Done::Exited(Exit::Signal(signal)) => ExitStatus::Signal(signal),
-            Done::Nothing | Done::Filtered | Done::NotYet { .. } => ExitStatus::Code(0),
+            Done::Nothing | Done::Filtered | Done::ButFor(_) | Done::NotYet { .. } => ExitStatus::Code(0),
         };
         self.status = Some(status);
         self.entry.ended(status);

@@ -21,24 +21,9 @@ use crate::{
 /// How long another process may take to boot the state that we wait for.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// Timers of distributions that would wake up in clones as their clock jumps ahead, and take the package manager's lock; and what
-/// would wait for a network while the machine boots, where there is none yet. Kernels and other inits pass over these words.
-const MASKED: [&str; 14] = [
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
-    "dnf-automatic.timer",
-    "dnf-makecache.timer",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "fstrim.timer",
-    "fwupd-refresh.timer",
-    "motd-news.timer",
-    "systemd-tmpfiles-clean.timer",
-    "update-notifier-download.timer",
-    "NetworkManager-wait-online.service",
-    "systemd-networkd-wait-online.service",
-    "wicked.service",
-];
+/// What would wait for a network while the machine boots, where there is none yet. Kernels and other inits pass over these words.
+const MASKED: [&str; 3] =
+    ["NetworkManager-wait-online.service", "systemd-networkd-wait-online.service", "wicked.service"];
 
 /// What a sandbox starts from.
 #[derive(Debug)]

@@ -13,6 +13,11 @@ use crate::{
 /// Length of a session's nonce in bytes.
 pub const NONCE_LEN: usize = 16;
 
+/// How many warnings a reply has at the most.
+pub const MOST_WARNINGS: usize = 8;
+/// How many characters each has at the most.
+pub const LONGEST_WARNING: usize = 512;
+
 /// Streams of [`Request::Exec`]; the bulk requests use [`STDIN`](stream::STDIN) into the guest and
 /// [`STDOUT`](stream::STDOUT) out of it.
 pub mod stream {
@@ -80,11 +85,16 @@ pub enum Request {
         /// Absolute path that becomes the tar's root.
         path: Vec<u8>,
     },
-    /// Take up a life of one's own after a restore; ends with [`Done::Nothing`]. Carried out before any request that follows it;
-    /// once it has failed, so do all of those.
+    /// Take up a life of one's own after a restore; ends with [`Done::Nothing`], or with [`Done::ButFor`] where not all could be
+    /// done. Carried out before any request that follows it. A guest in which it fails is of no use.
     Wake(Wake),
-    /// Write everything to disk, so that a freeze of the disk alone holds it; ends with [`Done::Nothing`].
+    /// Write everything to disk; ends with [`Done::Nothing`].
     Sync,
+    /// Get ready for a freeze that follows at once, which is to leave waking little to do; ends with [`Done::Nothing`].
+    ExpectFreeze {
+        /// Whether to write everything to disk, too.
+        sync: bool,
+    },
     /// Answer once the guest's init has started what it is to start; ends with [`Done::Nothing`].
     Settle,
     /// Wait until something is so; ends with [`Done::Nothing`], or with [`Done::NotYet`] where its time is over.
@@ -115,7 +125,7 @@ pub enum Request {
         /// Its number.
         connection: u32,
     },
-    /// Replace our part of `/etc/hosts`; ends with [`Done::Nothing`].
+    /// Replace our part of `/etc/hosts`; ends with [`Done::Nothing`], or with [`Done::ButFor`] where that is not possible.
     Hosts {
         /// An IPv4 address and its name each.
         entries: Vec<([u8; 4], String)>,
@@ -265,6 +275,8 @@ pub enum Network {
         address: [u8; 4],
         /// Length of the network prefix.
         prefix: u8,
+        /// Whether the disk is the image's, so that nobody has chosen yet what it names as its name servers.
+        of_image: bool,
     },
     /// The interface that there is, as it is.
     Keep,
@@ -285,6 +297,8 @@ pub type Reply = Result<Done, Failure>;
 pub enum Done {
     /// There is nothing to tell.
     Nothing,
+    /// All was done but for what these say, in words: [`MOST_WARNINGS`] at the most.
+    ButFor(Vec<String>),
     /// The program ran and ended.
     Exited(Exit),
     /// Filters were waited for. What they have written is on its way.
@@ -294,6 +308,15 @@ pub enum Done {
         /// What was seen instead, in words.
         seen: String,
     },
+}
+
+impl Done {
+    /// All was done but for these.
+    pub fn but_for(warnings: impl IntoIterator<Item = String>) -> Done {
+        let cut = |warning: String| warning.chars().take(LONGEST_WARNING).collect();
+        let warnings: Vec<String> = warnings.into_iter().take(MOST_WARNINGS).map(cut).collect();
+        if warnings.is_empty() { Done::Nothing } else { Done::ButFor(warnings) }
+    }
 }
 
 /// How a program ended.

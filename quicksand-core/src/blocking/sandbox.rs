@@ -118,6 +118,7 @@ impl Sandbox {
             fn why_not_better(&self) -> Option<String>;
             fn boot_timeout(&self) -> Duration;
             fn start_report(&self) -> Option<StartReport>;
+            fn warnings(&self) -> Result<Vec<String>>;
             fn console_tail(&self, lines: usize) -> Option<String>;
             fn qemu_pid(&self) -> Option<u32>;
             fn vnc_port(&self) -> Option<u16>;

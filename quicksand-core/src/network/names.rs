@@ -52,7 +52,10 @@ impl Names {
             membership.told(change);
         }
         match told {
-            Ok(_) => Ok(()),
+            Ok(done) => {
+                vm.warnings().add(done);
+                Ok(())
+            }
             Err(error) => Err(vm.explain(error).await),
         }
     }

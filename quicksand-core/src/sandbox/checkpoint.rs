@@ -122,11 +122,12 @@ impl Sandbox {
             elapsed: begun.elapsed(),
             waited,
             was_ready: false,
+            warnings: Vec::new(),
         };
         let twin = running.twin(vm, outside, report, slot).await;
         attach::attach(&twin).await?;
         let options = SandboxBuilder { save: None, ..self.options.clone() };
-        Ok(Sandbox { options, life: Mutex::new(Life::running(twin)) })
+        Ok(Sandbox { options, life: Mutex::new(Life::running(twin.with_warnings())) })
     }
 }
 

@@ -73,7 +73,8 @@ impl SandboxBuilder {
         for reason in &reasons {
             tracing::warn!(source = self.source, reason, "a slower start");
         }
-        let report = StartReport { kind, reasons, elapsed: begun.elapsed().saturating_sub(waited), waited, was_ready };
+        let elapsed = begun.elapsed().saturating_sub(waited);
+        let report = StartReport { kind, reasons, elapsed, waited, was_ready, warnings: Vec::new() };
         tracing::debug!(source = self.source, ?report, "started");
         let links = Links::new(self, &outside);
         let given = (outside, self.boot_timeout);
@@ -81,7 +82,7 @@ impl SandboxBuilder {
         #[cfg(feature = "mounts")]
         let running = running.with_mounts(Mounts::wanted(mounts));
         attach::attach(&running).await?;
-        Ok(running)
+        Ok(running.with_warnings())
     }
 
     /// What its machine is given at each of its starts.

@@ -75,6 +75,9 @@ pub struct StartReport {
     pub waited: Duration,
     /// Whether its machine had been made ready before it was asked for.
     pub was_ready: bool,
+    /// What could not be done for the guest, in words, as where its `/etc/resolv.conf` can't be written. It is of use all the same.
+    /// See also [`Sandbox::warnings`].
+    pub warnings: Vec<String>,
 }
 
 /// A virtual machine of one's own.
@@ -288,6 +291,16 @@ impl Sandbox {
     /// What its start did. `None` unless it runs.
     pub fn start_report(&self) -> Option<StartReport> {
         Some(self.running().ok()?.report.clone())
+    }
+
+    /// What could not be done for the guest by which it runs now, in words: as it started, rebooted, was forked or put back to a
+    /// checkpoint, or as it was told a name. The guest is of use all the same. Each is logged as a warning, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]
+    pub fn warnings(&self) -> Result<Vec<String>> {
+        Ok(self.running()?.vm().warnings().all())
     }
 
     /// The last lines of the guest's console, also from before a reboot. `None` unless it runs.

@@ -117,6 +117,12 @@ impl Running {
         Running { mounts, ..self }
     }
 
+    /// Adds to the report of its start what could not be done for the guest.
+    pub(super) fn with_warnings(mut self) -> Running {
+        self.report.warnings = self.vm().warnings().all();
+        self
+    }
+
     /// Another like it, by another machine.
     pub(super) async fn twin(&self, vm: Vm, outside: Outside, report: StartReport, slot: Slot) -> Running {
         let links = self.links.twin(&outside).await;

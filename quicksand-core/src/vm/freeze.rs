@@ -94,9 +94,9 @@ impl Vm {
             let (parent, copy) = (self.memory_file.clone(), memory_path(directory));
             blocking(move || copy_sparse(&parent, &copy)).await?;
             let settled = match disk_alone {
-                DiskAlone::Whole => Some(self.settle(&Request::Sync).await?),
+                DiskAlone::Whole => Some(self.settle(&Request::ExpectFreeze { sync: true }).await?),
                 // The frozen memory holds what the guest has yet to write to its disk.
-                DiskAlone::Useless => Some(self.settle(&Request::Ping).await?),
+                DiskAlone::Useless => Some(self.settle(&Request::ExpectFreeze { sync: false }).await?),
                 DiskAlone::AsItStands => None,
             };
             let settled = self.rest(rest, settled).await?;

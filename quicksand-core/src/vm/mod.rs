@@ -17,6 +17,7 @@ mod guest_watch;
 mod port;
 mod start;
 mod video;
+mod warnings;
 mod way_out;
 
 use std::{path::PathBuf, sync::Arc};
@@ -42,6 +43,7 @@ use crate::{
 use cards::Cards;
 use console::Console;
 use guest_watch::GuestWatch;
+use warnings::Warnings;
 use way_out::WayOut;
 
 /// A running machine. Dropping it kills it and removes its files, in the order of the fields.
@@ -49,6 +51,7 @@ use way_out::WayOut;
 pub(crate) struct Vm {
     _guest_watch: GuestWatch,
     channel: Channel,
+    warnings: Warnings,
     qmp: Arc<Qmp>,
     process: Process,
     machine: Machine,
@@ -106,6 +109,11 @@ impl Disk {
 impl Vm {
     pub(crate) fn channel(&self) -> &Channel {
         &self.channel
+    }
+
+    /// What could not be done for the guest.
+    pub(crate) fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     pub(crate) fn process(&self) -> &Process {

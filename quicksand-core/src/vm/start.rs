@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use quicksand_protocol::message::{Exec, Network, Request, Wake};
+use quicksand_protocol::message::{Done, Exec, Network, Request, Wake};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -29,12 +29,13 @@ use super::{
     failure::{Stage, StartCause, StartError},
     guest_watch::GuestWatch,
     video,
+    warnings::Warnings,
     way_out::WayOut,
 };
 use crate::{
     Error,
     cache::{Cache, CacheError, UNFINISHED, touch},
-    guest::{Channel, ChannelError, Opening, Operation},
+    guest::{Channel, ChannelError, Opening},
     host::Host,
     machine::{Begin, Instance, Machine, NetworkMode, Plug, PrivateCard},
     network::passt::{DNS, GATEWAY, GUEST_ADDRESS, PREFIX},
@@ -139,13 +140,15 @@ impl Vm {
         boot: &Boot,
     ) -> Result<Vm, Error> {
         let deadline = Instant::now() + boot.timeout;
+        let disk_is_the_images = disk.len() == 1;
         let run_dir = Arc::new(RunDir::create(&host.cache)?);
         let disk = with_overlay(host, &run_dir, disk, disk_size)?;
         let vm = boot_disk(host, machine, run_dir, (disk, disk_size), boot, &Outside::default()).await?;
         // Its card gets its address here, so that clones find it done.
-        let network = [Network::Static { address: GUEST_ADDRESS, prefix: PREFIX }];
+        let of_image = disk_is_the_images;
+        let network = Network::Static { address: GUEST_ADDRESS, prefix: PREFIX, of_image };
         let settled = watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
-            wake_all(&vm.channel, network, Identity::New).await?;
+            vm.wake_again(network, Identity::New).await?;
             settle(&vm).await?;
             fall_idle(&vm).await
         });
@@ -171,11 +174,19 @@ impl Vm {
         let run_dir = Arc::clone(&ended.run_dir);
         let mut vm = boot_disk(host, &ended.machine, run_dir, (disk, size), boot, outside).await?;
         vm.origin = ended.origin.clone();
-        let address = Network::Static { address: GUEST_ADDRESS, prefix: PREFIX };
-        let network = [address, guest_network(outside.network)];
+        let address = Network::Static { address: GUEST_ADDRESS, prefix: PREFIX, of_image: false };
         let settled = watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
-            wake_all(&vm.channel, network, Identity::Same).await?;
-            settle(&vm).await
+            vm.wake_again(address, Identity::Same).await?;
+            let network = guest_network(outside.network);
+            // What starts while it boots may need it.
+            vm.wake_again(network.clone(), Identity::Same).await?;
+            settle(&vm).await?;
+            if outside.network == NetworkMode::Full {
+                // A resolver that came up with the boot has written its file.
+                vm.warnings.forget();
+                vm.wake_again(network, Identity::Same).await?;
+            }
+            Ok(())
         });
         let unsettled = match settled.await {
             Ok(()) => None,
@@ -258,18 +269,17 @@ impl Loaded {
         let Loaded { launched, state, machine, memory_file, network, way_out, cards } = self;
         let Launched { process, qmp, agent, console, run_dir, disk } = launched;
         let deadline = Instant::now() + WAKE_PATIENCE;
-        let channel = watch(&process, (&run_dir, &console), Stage::Wake, deadline, async {
+        let woken = watch(&process, (&run_dir, &console), Stage::Wake, deadline, async {
             let opening = Opening::Restored { in_frame: state.manifest.in_frame };
             // At once, so that the guest finds our hello when it begins to run.
             let (running, channel) =
                 tokio::join!(qmp.execute("cont", json!({})), Channel::open(agent, opening, WAKE_PATIENCE));
             running.map_err(StartCause::Qmp)?;
             let channel = channel.map_err(StartCause::Channel)?;
-            // Not waited for: the agent carries it out before anything that follows, and refuses all that follows if it fails.
-            wake(&channel, guest_network(network), identity)?.forget();
-            Ok(channel)
+            let warnings = Warnings::of(wake(&channel, guest_network(network), identity).await?);
+            Ok((channel, warnings))
         });
-        let channel = channel.await?;
+        let (channel, warnings) = woken.await?;
         let qmp = Arc::new(qmp);
         let _guest_watch = GuestWatch::over(&process, &qmp, &channel, &console);
         let disk = Disk::new(disk, state.disk_size());
@@ -277,6 +287,7 @@ impl Loaded {
         Ok(Vm {
             _guest_watch,
             channel,
+            warnings,
             qmp,
             process,
             machine,
@@ -352,6 +363,7 @@ async fn boot_disk(
     Ok(Vm {
         _guest_watch,
         channel,
+        warnings: Warnings::default(),
         qmp,
         process,
         machine,
@@ -501,8 +513,8 @@ async fn loaded(qmp: &Qmp, events: &mut broadcast::Receiver<Event>) -> Result<()
     }
 }
 
-/// Asks the guest to take up a life of its own.
-fn wake(channel: &Channel, network: Network, identity: Identity) -> Result<Operation, StartCause> {
+/// Has the guest take up a life of its own. Returns what could not be done.
+async fn wake(channel: &Channel, network: Network, identity: Identity) -> Result<Done, StartCause> {
     let draw = || Ok::<_, io::Error>((random::bytes()?, random::bytes::<16>()?));
     let (seed, mut drawn) = draw().map_err(|e| StartCause::BadState(format!("draw random bytes: {e}")))?;
     // A random UUID's version and variant bits, as systemd makes machine ids.
@@ -511,19 +523,17 @@ fn wake(channel: &Channel, network: Network, identity: Identity) -> Result<Opera
     let machine_id = (identity == Identity::New).then_some(drawn);
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let time_ns = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
-    channel.start(&Request::Wake(Wake { time_ns, seed, machine_id, network })).map_err(StartCause::Channel)
+    let request = Request::Wake(Wake { time_ns, seed, machine_id, network });
+    let mut woken = channel.start(&request).map_err(StartCause::Channel)?;
+    woken.reply().await.map_err(StartCause::Channel)
 }
 
-/// Has a guest that was booted wake, with one thing after another done to its network.
-async fn wake_all<const N: usize>(
-    channel: &Channel,
-    networks: [Network; N],
-    identity: Identity,
-) -> Result<(), StartCause> {
-    for network in networks {
-        wake(channel, network, identity)?.reply().await.map_err(StartCause::Channel)?;
+impl Vm {
+    /// Has a guest that was booted wake, with one thing after another done to its network.
+    async fn wake_again(&self, network: Network, identity: Identity) -> Result<(), StartCause> {
+        self.warnings.add(wake(&self.channel, network, identity).await?);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Waits until the init has started what it is to start.
