@@ -33,7 +33,8 @@ const NEXT_MAP: &str = "=groups";
 /// it fails or is asked to end, when nobody reads its output any more. Numbers of users are the archive's, since names
 /// may mean other numbers here. Device nodes take a right that a namespace's root does not have, and in a guest the
 /// kernel makes them. Nothing of the file system is left for the guest's kernel to initialise, which would keep each
-/// clone busy.
+/// clone busy. ext4 lists a directory in the order of its names' hashes: with a random seed, `find` and `tar` would print
+/// another order after the image was made anew, and snapshots would differ between two machines.
 const MAKE_FILE_SYSTEM: &str = r#"
 set -e
 trap 'rm -rf --one-file-system -- "$2"' EXIT
@@ -44,7 +45,7 @@ tar --extract --verbose --file "$1" --directory "$2" --numeric-owner --same-owne
   --xattrs --xattrs-include=security.capability --xattrs-include='user.*' --delay-directory-restore --exclude='./dev/*'
 rm -f -- "$1"
 echo =unpacked
-mke2fs -q -t ext4 -E lazy_itable_init=0,lazy_journal_init=0 -L root -d "$2" "$3"
+mke2fs -q -t ext4 -E lazy_itable_init=0,lazy_journal_init=0,hash_seed=c1ea2b5e-0d1f-4d3a-9c57-7a3f00000001 -L root -d "$2" "$3"
 "#;
 
 /// Checks what [`make`] needs, before anybody waits for what comes before it. Returns the owners that files on the disk can have.
