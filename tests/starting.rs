@@ -81,7 +81,50 @@ async fn what_a_program_may_take_is_what_a_service_may(sb: Sandbox) -> quicksand
     sb.execute("mkdir -p /etc/systemd/system.conf.d").await?;
     sb.write_file("/etc/systemd/system.conf.d/limits.conf", "[Manager]\nDefaultLimitNOFILE=2048:4096\n").await?;
     sb.reboot().await?;
-    assert_eq!(run_as(&sb, "ann", "ulimit -Sn; ulimit -Hn").await?, "2048\n4096\n");
+    assert_eq!(
+        run_as(&sb, "ann", "ulimit -Sn; ulimit -Hn; cat /proc/self/cgroup").await?,
+        "2048\n4096\n0::/quicksand\n"
+    );
+    Ok(())
+}
+
+/// Starts more processes than systemd's own group may have, has systemd start one beside them, and ends them.
+const CROWD: &str = r#"
+    for (1 .. 700) {
+        my $pid = fork // die "fork $_: $!\n";
+        if (!$pid) { sleep 1000; exit }
+        push @pids, $pid;
+    }
+    system(@ARGV) == 0 or die "run @ARGV: $?\n" if @ARGV;
+    kill KILL => @pids;
+    print "started ", scalar @pids, "\n";"#;
+
+#[sandbox_test(image = "debian")]
+async fn commands_have_a_control_group_without_limits(sb: Sandbox) -> quicksand::Result<()> {
+    sb.create_user("ann").await?;
+    let group = "cat /proc/self/cgroup";
+    for user in ["root", "ann"] {
+        assert_eq!(run_as(&sb, user, group).await?, "0::/quicksand\n");
+        let mut terminal = sb.command("sh").args(["-c", group]).user(user).pty(24, 80).spawn().await?;
+        terminal.wait_for("^0::/quicksand\n").await?;
+    }
+    let limits = "cd /sys/fs/cgroup && echo $(cat quicksand/pids.max) $(($(cat init.scope/pids.max) < 700)) &&
+        perl -e '@a = qw(quicksand user.oomd_omit x); syscall(191, @a, 1) == 1 && print qq(spared $a[2]\\n)'";
+    assert_eq!(run_as(&sb, "root", limits).await?, "max 1\nspared 1\n");
+    let crowd = sb.command("perl").args(["-e", CROWD, "systemd-run", "--quiet", "--wait", "true"]);
+    let output = crowd.timeout(Duration::from_secs(600)).output().await?;
+    assert_eq!(output.stdout, "started 700\n", "{output}");
+    let output = sb.command("perl").args(["-e", CROWD]).user("ann").timeout(Duration::from_secs(600)).output().await?;
+    assert_eq!(output.stdout, "started 700\n", "{output}");
+
+    // systemd leaves it alone, and takes out of it what is to be a unit's.
+    let line = "sleep 1000 & systemctl daemon-reload && systemctl daemon-reexec && systemctl isolate multi-user.target &&
+        systemctl status >/dev/null && cat /proc/$!/cgroup && kill $! && systemd-run --quiet --scope --unit=mine cat /proc/self/cgroup";
+    assert_eq!(run_as(&sb, "root", line).await?, "0::/quicksand\n0::/system.slice/mine.scope\n");
+    sb.checkpoint("here").await?;
+    sb.revert("here").await?;
+    let twin = sb.fork().await?;
+    assert_eq!(run_as(&twin, "ann", group).await?, "0::/quicksand\n");
     Ok(())
 }
 

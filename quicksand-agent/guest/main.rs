@@ -10,6 +10,7 @@
 
 mod attributes;
 mod bus;
+mod cgroup;
 mod conditions;
 mod connection;
 mod cover;

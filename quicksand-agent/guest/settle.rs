@@ -11,7 +11,7 @@ use std::{
 
 use quicksand_protocol::message::{Done, Failure};
 
-use crate::{inittab, limits, reaper};
+use crate::{cgroup, inittab, limits, reaper};
 
 const STEP: Duration = Duration::from_millis(200);
 /// An init that says nothing has settled when for so long it has started no process and the processors had little to do.
@@ -35,6 +35,7 @@ pub(crate) fn wait() -> Result<Done, Failure> {
     let init = fs::read_link("/proc/1/exe").unwrap_or_default();
     if init.file_name().is_some_and(|name| name == "systemd") {
         limits::of_systemd();
+        cgroup::leave_inits();
         wait_for_systemd();
         limits::ask_systemd();
     } else {
