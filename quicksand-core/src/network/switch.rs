@@ -148,7 +148,7 @@ mod tests {
     impl Card {
         fn new(ports: &Arc<Ports>, last: u8, number: u64) -> Card {
             let (ours, theirs) = UnixStream::pair().unwrap();
-            theirs.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            theirs.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
             let mac = [2, 0, 0, 0, 0, last];
             ports.open(Port { mac, number }, ours).unwrap();
             Card { mac, frames: Frames::new(theirs.try_clone().unwrap()), socket: theirs }
@@ -161,11 +161,18 @@ mod tests {
             let _ = wire::send(&self.socket, &bytes);
         }
 
-        /// The source of the next frame, or `None` where none comes.
-        fn heard(&mut self) -> Option<Mac> {
-            let batch = self.frames.next_batch().ok().flatten()?;
-            let frame = batch.frames().next()?;
-            frame[6..12].try_into().ok()
+        /// The source and the length of the next frame.
+        fn heard(&mut self) -> (Mac, usize) {
+            let batch = self.frames.next_batch().unwrap().expect("the switch is there");
+            let frame = batch.frames().next().unwrap();
+            (frame[6..12].try_into().unwrap(), frame.len())
+        }
+
+        /// Passes where `other` hears nothing of what was sent before: one card's frames keep their order.
+        fn was_not_heard_by(&self, other: &mut Card) {
+            const MARK: usize = 77;
+            self.send(other.mac, self.mac, MARK);
+            assert_eq!(other.heard(), (self.mac, MARK));
         }
     }
 
@@ -174,13 +181,15 @@ mod tests {
         let ports = Arc::<Ports>::default();
         let [mut a, mut b, mut c] = [1, 2, 3].map(|last| Card::new(&ports, last, 1));
         a.send(b.mac, a.mac, 60);
-        assert_eq!((b.heard(), c.heard()), (Some(a.mac), None));
+        assert_eq!(b.heard(), (a.mac, 60));
+        a.was_not_heard_by(&mut c);
         a.send(EVERYONE, a.mac, 1518);
-        assert_eq!((b.heard(), c.heard(), a.heard()), (Some(a.mac), Some(a.mac), None));
+        assert_eq!((b.heard(), c.heard()), ((a.mac, 1518), (a.mac, 1518)));
         // To oneself, and to nobody.
         a.send(a.mac, a.mac, 60);
         a.send([2, 0, 0, 0, 0, 9], a.mac, 60);
-        assert_eq!((a.heard(), b.heard()), (None, None));
+        a.was_not_heard_by(&mut b);
+        b.was_not_heard_by(&mut a);
     }
 
     #[test]
@@ -192,9 +201,7 @@ mod tests {
         {
             a.send(to, source, len);
         }
-        assert_eq!(b.heard(), None);
-        a.send(b.mac, a.mac, 60);
-        assert_eq!(b.heard(), Some(a.mac));
+        a.was_not_heard_by(&mut b);
     }
 
     #[test]
@@ -202,17 +209,19 @@ mod tests {
         let ports = Arc::<Ports>::default();
         let [a, mut b] = [1, 2].map(|last| Card::new(&ports, last, 1));
         let again = Card::new(&ports, 1, 2);
+        // Another card in its place shuts it out.
         a.send(b.mac, a.mac, 60);
-        assert_eq!(b.heard(), None);
-        again.send(b.mac, a.mac, 60);
-        assert_eq!(b.heard(), Some(a.mac));
+        let mut closed = a.frames;
+        assert!(closed.next_batch().is_ok_and(|batch| batch.is_none()), "the switch has ended it");
+        again.was_not_heard_by(&mut b);
         // The earlier card's end is not that of the later one.
         ports.close(a.mac, Some(1));
-        again.send(b.mac, a.mac, 60);
-        assert_eq!(b.heard(), Some(a.mac));
+        again.was_not_heard_by(&mut b);
         ports.close(a.mac, Some(2));
         again.send(b.mac, a.mac, 60);
-        assert_eq!(b.heard(), None);
+        let mut closed = again.frames;
+        assert!(closed.next_batch().is_ok_and(|batch| batch.is_none()), "the switch has ended it");
+        Card::new(&ports, 3, 1).was_not_heard_by(&mut b);
     }
 
     #[test]
@@ -223,6 +232,6 @@ mod tests {
             a.send(_stuck.mac, a.mac, 1514);
         }
         a.send(b.mac, a.mac, 60);
-        assert_eq!(b.heard(), Some(a.mac));
+        assert_eq!(b.heard(), (a.mac, 60));
     }
 }
