@@ -45,6 +45,9 @@ async fn the_disk_is_kept_and_the_rest_is_new() {
     assert_eq!(shell(&sb, "systemctl is-system-running; systemctl is-active last").await, "running\nactive\n");
     assert!(!matches!(child.wait().await, Ok(status) if status.success()));
     assert_eq!(sb.reboots().unwrap(), 1);
+    // The kernel on its disk is its image's, so the boot that looked for another one was the only one.
+    assert!(shell(&sb, "cat /proc/cmdline").await.contains("quicksand.kernel=guest"));
+    assert_eq!(sb.warnings().unwrap(), Vec::<String>::new());
     let console = sb.console_tail(500).unwrap();
     assert!(console.contains("before"), "{console}");
 

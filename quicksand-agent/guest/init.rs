@@ -19,7 +19,7 @@ use nix::{
     sys::reboot::{RebootMode, reboot},
 };
 
-use crate::{inittab, reaper};
+use crate::{inittab, kernel, reaper, serve};
 
 /// Kernel modules in the order to load them, one path in `/modules` a line.
 const MODULE_LIST: &str = "/modules/order";
@@ -65,6 +65,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     nix::unistd::chroot(".").map_err(|e| format!("enter the root file system: {e}"))?;
     std::env::set_current_dir("/")?;
 
+    // Only the first of two boots looks: what it finds is booted by the second.
+    let kernel_fault = option("quicksand.kernel=").filter(|word| *word == "guest").and_then(|_| kernel::look(kind));
     let init = match option("quicksand.init=") {
         Some("none") => Init::None,
         _ => Init::find(),
@@ -78,6 +80,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let agent = Command::new("/proc/self/exe")
         .arg0("@quicksand-agent")
         .args(matches!(init, Init::None).then_some(reaper::WORD))
+        .envs(kernel_fault.map(|fault| (serve::KERNEL_FAULT, fault)))
         .process_group(0)
         .spawn()
         .map_err(|e| format!("start the agent: {e}"))?;

@@ -28,6 +28,7 @@ mod index;
 mod init;
 mod inittab;
 mod interface;
+mod kernel;
 mod left_behind;
 mod limits;
 mod machine_id;

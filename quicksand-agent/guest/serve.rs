@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    env,
     error::Error,
     fs,
     sync::{Arc, Mutex, PoisonError},
@@ -30,6 +31,9 @@ pub(crate) const STACK: usize = 128 * 1024;
 /// How many reads in a row find the host away before it has gone.
 const MOMENTS: u32 = 200;
 
+/// The variable by which process 1 tells the agent what is wrong with the guest's kernel. Programs of the host's get none of ours.
+pub(crate) const KERNEL_FAULT: &str = "QUICKSAND_KERNEL_FAULT";
+
 type Operations = Arc<Mutex<HashMap<u32, Arc<Operation>>>>;
 
 /// What the agent has under way.
@@ -47,7 +51,8 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     left_behind::start().map_err(|e| format!("read what programs leave behind: {e}"))?;
     let (mut reader, writer) = port::open().map_err(|e| format!("open the port to the host: {e}"))?;
     let port = Arc::new(writer);
-    port.begin_session(Kind::Announce, &to_payload(&Announce { version: VERSION })?)?;
+    let kernel_fault = env::var(KERNEL_FAULT).ok().map(|fault| fault.chars().take(1024).collect());
+    port.begin_session(Kind::Announce, &to_payload(&Announce { version: VERSION, kernel_fault })?)?;
 
     let mut server = Server { port, operations: Operations::default() };
     let mut decoder = Decoder::new();

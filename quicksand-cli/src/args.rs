@@ -3,7 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use quicksand_core::{Accel, Mount, NetworkMode, PortForward, Size, WithMemory};
+use quicksand_core::{Accel, Kernel, Mount, NetworkMode, PortForward, Size, WithMemory};
 
 /// Clean virtual machines, booted once and cloned in a fraction of a second ever after.
 #[derive(Debug, Parser)]
@@ -82,6 +82,9 @@ pub(crate) struct MachineArgs {
     /// What runs the guest's code
     #[arg(long, value_name = "ACCEL")]
     pub(crate) accel: Option<AccelArg>,
+    /// Which kernel it boots, where it does boot
+    #[arg(long, value_name = "KERNEL", default_value = "guest")]
+    pub(crate) kernel: KernelArg,
     /// How long a boot may take, where one is needed
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "300s")]
     pub(crate) boot_timeout: Duration,
@@ -343,6 +346,23 @@ impl From<Network> for NetworkMode {
             Network::None => NetworkMode::None,
             Network::MountsOnly => NetworkMode::MountsOnly,
             Network::Full => NetworkMode::Full,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum KernelArg {
+    /// The one that the guest's disk asks for, such as one that was installed
+    Guest,
+    /// The one that belongs to the image
+    Image,
+}
+
+impl From<KernelArg> for Kernel {
+    fn from(kernel: KernelArg) -> Kernel {
+        match kernel {
+            KernelArg::Guest => Kernel::Guest,
+            KernelArg::Image => Kernel::Image,
         }
     }
 }

@@ -41,6 +41,7 @@ pub(crate) fn builder(source: &str, args: &MachineArgs) -> SandboxBuilder {
     let mut builder = Sandbox::builder(source)
         .network_mode(args.network.into())
         .boot_timeout(args.boot_timeout)
+        .kernel(args.kernel.into())
         .saves_dir(&args.saves_dir)
         // Somebody waits for it; and no test is to wait for a machine that somebody uses by hand.
         .at_once();

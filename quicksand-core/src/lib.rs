@@ -54,6 +54,7 @@ pub mod initramfs;
 mod install;
 pub mod inventory;
 mod kept;
+mod kernel;
 mod machine;
 pub mod memory;
 #[cfg(feature = "mounts")]
@@ -93,6 +94,7 @@ pub use error::{Error, Result};
 pub use guest::ChannelError;
 pub use install::InstallError;
 pub use kept::{KeepNote, KeptMachine};
+pub use kernel::Kernel;
 pub use machine::{Accel, Accelerator, NetworkMode};
 #[cfg(feature = "mounts")]
 pub use mount::{ActiveMount, Mount};

@@ -67,6 +67,11 @@ impl RunDir {
         self.path.join(format!("overlay-{}.qcow2", self.overlays.fetch_add(1, Ordering::Relaxed)))
     }
 
+    /// Where a kernel is that the guest asks for, while it is booted.
+    pub(crate) fn own_kernel(&self) -> PathBuf {
+        self.path.join("own-kernel")
+    }
+
     /// Where a frozen machine has its files.
     pub(crate) fn frozen(&self) -> PathBuf {
         self.path.join(FROZEN)

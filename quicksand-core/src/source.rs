@@ -12,6 +12,7 @@ use crate::{
     cache::{CacheError, Unfinished, discard, touch},
     host::Host,
     image::{self, Image, ImageError},
+    kernel::{Boots, Kernel},
     machine::{Accelerator, Machine},
     random::hex,
     state::{self, Across, Description, State},
@@ -98,11 +99,11 @@ pub(crate) async fn warm_state(
     host: &Host,
     source: &Source,
     machine: &Machine,
-    boot_timeout: Duration,
+    boots: Boots,
     reporter: &Reporter,
 ) -> Result<Warm, Error> {
     let (machine_key, image) = (machine.key(host.version), source.image());
-    let key = warm_key(host, source, machine);
+    let key = warm_key(host, source, machine, boots.kernel);
     let directory = host.cache.states().join(&key);
     // A damaged one is made again: it is only a cache.
     let look = || State::read(&directory).unwrap_or_default();
@@ -115,7 +116,7 @@ pub(crate) async fn warm_state(
     }
 
     reporter.report("boot", 0, 1);
-    let boot = boot(host, &image, machine.accelerator, boot_timeout)?;
+    let boot = boot(host, &image, machine.accelerator, boots)?;
     let vm = Vm::boot(host, machine, (source.disk(), source.disk_size()), &boot).await?;
     reporter.report("boot", 1, 1);
 
@@ -130,6 +131,7 @@ pub(crate) async fn warm_state(
         cards: vm.cards(),
         in_frame: frozen.in_frame,
         recipe: None,
+        kernel_fault: vm.kernel_fault(),
     };
     state::write(unfinished.path(), &image, &frozen.layers, Across::Copy, description)?;
     vm.process().kill().await.map_err(Error::io("end the machine of", &directory))?;
@@ -143,21 +145,24 @@ pub(crate) async fn warm_state(
 }
 
 /// What a machine with that image boots.
-pub(crate) fn boot(host: &Host, image: &Image, accelerator: Accelerator, timeout: Duration) -> Result<Boot, Error> {
+pub(crate) fn boot(host: &Host, image: &Image, accelerator: Accelerator, boots: Boots) -> Result<Boot, Error> {
     let initramfs = initramfs_file(host, image)?;
-    Ok(Boot { kernel: image.kernel(), initramfs, command_line: command_line(image, accelerator), timeout })
+    let (kernel, command_line) = (image.kernel(), command_line(image, accelerator));
+    let guests_choice = asks(image, boots.kernel);
+    Ok(Boot { kernel, initramfs, command_line, timeout: boots.timeout, guests_choice })
 }
 
 /// What tells a warm state from all others.
-pub(crate) fn warm_key(host: &Host, source: &Source, machine: &Machine) -> String {
-    let command_line = command_line(&source.image(), machine.accelerator);
-    short_key(&format!("{}\n{}\n{command_line}", source.id(), machine.key(host.version)))
+pub(crate) fn warm_key(host: &Host, source: &Source, machine: &Machine, kernel: Kernel) -> String {
+    let image = source.image();
+    let (command_line, asks) = (command_line(&image, machine.accelerator), asks(&image, kernel));
+    short_key(&format!("{}\n{}\n{command_line}\n{asks}", source.id(), machine.key(host.version)))
 }
 
 /// The warm state of a source for that machine, where the cache has it.
-pub(crate) fn known_warm_state(host: &Host, source: &Source, machine: &Machine) -> Option<State> {
+pub(crate) fn known_warm_state(host: &Host, source: &Source, machine: &Machine, kernel: Kernel) -> Option<State> {
     // Damaged is absent: it is only a cache.
-    State::read(&host.cache.states().join(warm_key(host, source, machine))).ok().flatten()
+    State::read(&host.cache.states().join(warm_key(host, source, machine, kernel))).ok().flatten()
 }
 
 /// Removes a warm state that turned out not to work, so that it is made again.
@@ -194,6 +199,11 @@ pub(crate) fn short_key(text: &str) -> String {
     let mut key = hex(&Sha256::digest(text));
     key.truncate(32);
     key
+}
+
+/// Whether a guest is asked which kernel it would boot.
+fn asks(image: &Image, kernel: Kernel) -> bool {
+    kernel == Kernel::Guest && image.has_own_kernel() && !image.is_bare()
 }
 
 fn command_line(image: &Image, accelerator: Accelerator) -> String {

@@ -68,6 +68,9 @@ pub(crate) struct Manifest {
     /// What the state was made from, where it is remade when that changes.
     #[serde(default)]
     pub(crate) recipe: Option<String>,
+    /// Why the machine does not run by the kernel that the guest asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel_fault: Option<String>,
 }
 
 impl Manifest {
@@ -122,6 +125,7 @@ pub(crate) struct Description {
     pub(crate) cards: u8,
     pub(crate) in_frame: bool,
     pub(crate) recipe: Option<String>,
+    pub(crate) kernel_fault: Option<String>,
 }
 
 /// A frozen machine.
@@ -324,6 +328,7 @@ pub(crate) fn write(
         cards: description.cards,
         in_frame: description.in_frame,
         recipe: description.recipe,
+        kernel_fault: description.kernel_fault,
     };
     manifest.write(&directory.join("manifest.json"))
 }
@@ -394,6 +399,7 @@ mod tests {
             cards: 0,
             in_frame: false,
             recipe: None,
+            kernel_fault: None,
         }
     }
 

@@ -54,6 +54,7 @@ use proc_macro::{Span, TokenStream};
 /// | `cpus = 2` | processors, 1 to 255 | the default of `Sandbox` |
 /// | `network = "none"`, `"mounts-only"`, `"full"` | what the guest reaches | the default of `Sandbox` |
 /// | `accel = "auto"`, `"kvm"`, `"hvf"`, `"whpx"`, `"tcg"` | what runs the guest's code | the default of `Sandbox` |
+/// | `kernel = "guest"`, `"image"` | which kernel is booted at a reboot: the one that the guest's disk asks for, as where it was installed, or the image's | `"guest"` |
 /// | `timeout = "30s"` | how long the test may take, in ms, s, m or h | the default of the harness |
 /// | `requires(kvm, network, memory = "4G", cpus = 4, command = "passt")` | what the host must have, any of these | nothing |
 /// | `disk_size = "10G"` | the disk and its root file system, in B, K, M, G or T, whole MiB, at most 16T, and at least what it starts from | that of what it starts from |
@@ -151,7 +152,7 @@ pub fn sandbox_test(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `setup("command", "command")` | lines of shell, literals or constants, each of which must succeed | the function's body |
 /// | `inputs("install.sh", "dist")` | files and directories of the package that it depends on; commands start where these are | nothing |
 /// | `max_age = "7d"` | how old the save may become, in s, m, h, d or w | for ever |
-/// | `memory`, `cpus`, `network`, `accel`, `disk_size`, `display` | as those of a test; what is saved has that memory, those processors, that disk and display | the default of `Sandbox` |
+/// | `memory`, `cpus`, `network`, `accel`, `kernel`, `disk_size`, `display` | as those of a test; what is saved has that memory, those processors, that disk and display | the default of `Sandbox` |
 /// | `timeout = "30m"` | how long it may take, in ms, s, m or h | 15 minutes |
 ///
 /// The save is made again, and with it all that build on it, when its image or the save below, the values of these keys, a

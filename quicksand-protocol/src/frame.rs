@@ -50,11 +50,14 @@ pub enum Kind {
     Cancel = 10,
     /// Host to guest: the operation's terminal has this size from now on ([`Window`](crate::message::Window)).
     Resize = 11,
+    /// Guest to host, in place of the first announce of a boot: what the guest would boot by itself is another kernel
+    /// ([`Offer`](crate::message::Offer)). Its files follow as [`Kind::Data`], one after the other, and a [`Kind::Eof`].
+    Offer = 12,
 }
 
 impl Kind {
     /// Every kind, in the order of its number.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Announce,
@@ -66,6 +69,7 @@ impl Kind {
         Kind::Signal,
         Kind::Cancel,
         Kind::Resize,
+        Kind::Offer,
     ];
 
     fn from_byte(byte: u8) -> Option<Kind> {

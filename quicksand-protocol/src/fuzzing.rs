@@ -8,7 +8,7 @@ use crate::{
     flow::SendCredit,
     frame::{Decoder, Frame, FrameError, Kind, encode},
     index::{self, Encoder, LONGEST_PATH},
-    message::{Announce, Hello, Reply, Request, Welcome, Window, from_payload, to_payload},
+    message::{Announce, Hello, Offer, Reply, Request, Welcome, Window, from_payload, to_payload},
 };
 
 /// Reads frames out of `bytes`, and messages out of those.
@@ -31,6 +31,7 @@ pub fn frames(bytes: &[u8]) {
             Kind::Announce => sent_on::<Announce>(payload),
             Kind::Request => sent_on::<Request>(payload),
             Kind::Reply => sent_on::<Reply>(payload),
+            Kind::Offer => sent_on::<Offer>(payload),
             Kind::Resize => drop(Window::from_bytes(payload)),
             Kind::Credit => drop(SendCredit::default().grant(payload)),
             Kind::Data | Kind::Eof | Kind::Signal | Kind::Cancel => {}

@@ -24,7 +24,9 @@ pub mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod index;
+pub mod kernel;
 pub mod message;
+pub mod modules;
 pub mod network;
 
 /// The version of everything in this crate, exchanged in the hello. Raised with every change that an older peer would

@@ -52,7 +52,25 @@ pub struct Welcome {
 pub struct Announce {
     /// The agent's [`VERSION`](crate::VERSION).
     pub version: u16,
+    /// What is wrong with the kernel that the guest would boot by itself, which is why another one runs, or with the one that runs.
+    pub kernel_fault: Option<String>,
 }
+
+/// A kernel that the guest would boot by itself, and the modules that it needs before its root file system is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The guest's [`VERSION`](crate::VERSION).
+    pub version: u16,
+    /// The kernel's release, as its own header says it.
+    pub release: String,
+    /// The size of its file in bytes.
+    pub kernel: u64,
+    /// For each module, in the order to load them, its file's name and size in bytes. They may be compressed.
+    pub modules: Vec<(String, u64)>,
+}
+
+/// Most bytes of the files of an [`Offer`] together.
+pub const LARGEST_OFFER: u64 = 256 << 20;
 
 /// Starts an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::*, sample::select};
 use quicksand_protocol::{
     frame::{Decoder, Frame, Kind, MAX_PAYLOAD, encode},
-    message::{Announce, Exec, Hello, Reply, Request, Wake, Welcome, from_payload, to_payload},
+    message::{Announce, Exec, Hello, Offer, Reply, Request, Wake, Welcome, from_payload, to_payload},
 };
 
 fn frames() -> impl Strategy<Value = Vec<Frame>> {
@@ -59,6 +59,7 @@ proptest! {
         let _ = from_payload::<Hello>(&bytes);
         let _ = from_payload::<Welcome>(&bytes);
         let _ = from_payload::<Announce>(&bytes);
+        let _ = from_payload::<Offer>(&bytes);
         let _ = from_payload::<Request>(&bytes);
         let _ = from_payload::<Reply>(&bytes);
         let _ = from_payload::<Wake>(&bytes);

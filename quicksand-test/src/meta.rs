@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use quicksand_core::{Accel, NetworkMode, Sandbox};
+use quicksand_core::{Accel, Kernel, NetworkMode, Sandbox};
 
 use crate::setups::Called;
 
@@ -30,8 +30,15 @@ pub struct TestMeta {
 impl TestMeta {
     /// A test that asks for nothing else.
     pub const fn new(name: &'static str, manifest_dir: &'static str, start: Start) -> TestMeta {
-        let machine =
-            MachineMeta { memory: None, cpus: None, network: None, accel: None, disk_size: None, display: None };
+        let machine = MachineMeta {
+            memory: None,
+            cpus: None,
+            network: None,
+            accel: None,
+            kernel: None,
+            disk_size: None,
+            display: None,
+        };
         let (timeout, runtime, requires) = (None, Runtime::Default, [].as_slice());
         TestMeta { name, manifest_dir, start, machine, timeout, runtime, requires, should_panic: false }
     }
@@ -130,6 +137,8 @@ pub struct MachineMeta {
     pub network: Option<NetworkMode>,
     /// How the guest's instructions are carried out.
     pub accel: Option<Accel>,
+    /// Which kernel it boots.
+    pub kernel: Option<Kernel>,
     /// The size of its disk in bytes.
     pub disk_size: Option<u64>,
     /// Whether it has a display.

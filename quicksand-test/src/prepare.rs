@@ -88,6 +88,9 @@ pub(crate) fn options(machine: &MachineMeta, source: &str, saves: &Path) -> Sand
     if let Some(accel) = machine.accel {
         builder = builder.accel(accel);
     }
+    if let Some(kernel) = machine.kernel {
+        builder = builder.kernel(kernel);
+    }
     if let Some(size) = machine.disk_size {
         builder = builder.disk_size(Size::from_bytes(size).to_string());
     }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use tokio::runtime::Handle;
 
 use super::{Sandbox, options, run};
-use crate::{Accel, Network, NetworkMode, PortForward, Progress, Result, Vnc};
+use crate::{Accel, Kernel, Network, NetworkMode, PortForward, Progress, Result, Vnc};
 
 /// Options of a [`Sandbox`], as of [`crate::SandboxBuilder`].
 #[derive(Debug, Clone)]
@@ -24,6 +24,7 @@ impl SandboxBuilder {
         fn accel(self, accel: Accel);
         fn network_mode(self, mode: NetworkMode);
         fn boot_timeout(self, timeout: Duration);
+        fn kernel(self, kernel: Kernel);
         fn save(self, name: impl Into<String>);
         fn saves_dir(self, directory: impl Into<PathBuf>);
         fn enable_display(self, enable: bool);

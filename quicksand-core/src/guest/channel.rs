@@ -17,7 +17,7 @@ use quicksand_protocol::{
     flow::FlowError,
     frame::{self, Decoder, Frame, FrameError, HEADER_LEN, Kind},
     message::{
-        Announce, Done, Failure, Hello, MessageError, NONCE_LEN, Reply, Request, Welcome, Window, from_payload, stream,
+        Done, Failure, Hello, MessageError, NONCE_LEN, Reply, Request, Welcome, Window, from_payload, stream,
         to_payload,
     },
 };
@@ -114,8 +114,8 @@ pub enum ChannelError {
 /// How the guest at the other end came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
-    /// It boots; its agent will announce itself.
-    Boot,
+    /// It boots, and its agent has [announced itself](super::first_words).
+    Booted,
     /// It was restored from a frozen state, in which its agent was already there.
     Restored {
         /// Whether the agent may have been frozen in the middle of a frame.
@@ -379,7 +379,7 @@ impl Shared {
     }
 }
 
-fn violation(what: impl std::fmt::Display) -> ChannelError {
+pub(super) fn violation(what: impl std::fmt::Display) -> ChannelError {
     ChannelError::Violation(what.to_string())
 }
 
@@ -412,8 +412,7 @@ async fn handshake(
     opening: Opening,
 ) -> Result<Vec<u8>, ChannelError> {
     match opening {
-        Opening::Boot => await_announce(reader).await?,
-        Opening::Restored { in_frame: false } => {}
+        Opening::Booted | Opening::Restored { in_frame: false } => {}
         Opening::Restored { in_frame: true } => writer.write_all(&frame::flush_padding()).await?,
     }
     let nonce = random::bytes::<NONCE_LEN>()?;
@@ -446,26 +445,6 @@ fn check_welcome(bytes: &[u8]) -> Result<(), ChannelError> {
     match from_payload::<Welcome>(payload)?.version {
         VERSION => Ok(()),
         guest => Err(ChannelError::Version { guest }),
-    }
-}
-
-async fn await_announce(reader: &mut OwnedReadHalf) -> Result<(), ChannelError> {
-    let mut decoder = Decoder::new();
-    let mut buffer = Vec::with_capacity(4096);
-    loop {
-        while let Some(frame) = decoder.next_frame()? {
-            if frame.kind == Kind::Announce {
-                return match from_payload::<Announce>(&frame.payload)?.version {
-                    VERSION => Ok(()),
-                    guest => Err(ChannelError::Version { guest }),
-                };
-            }
-        }
-        buffer.clear();
-        if reader.read_buf(&mut buffer).await? == 0 {
-            return Err(ChannelError::Closed);
-        }
-        decoder.push(&buffer);
     }
 }
 
@@ -512,7 +491,10 @@ async fn write(mut writer: OwnedWriteHalf, mut letters: mpsc::UnboundedReceiver<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quicksand_protocol::{flow::WINDOW, message::Exit};
+    use quicksand_protocol::{
+        flow::WINDOW,
+        message::{Announce, Exit},
+    };
     use tokio::io::AsyncRead;
 
     const SOON: Duration = Duration::from_secs(5);
@@ -600,7 +582,7 @@ mod tests {
     #[tokio::test]
     async fn a_silent_guest_and_another_version_are_told() {
         let (_guest, socket) = pair();
-        let error = Channel::open(socket, Opening::Boot, Duration::from_millis(50)).await.unwrap_err();
+        let error = Channel::open(socket, Opening::Booted, Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(error.to_string(), "get an answer from the guest within 50 ms");
         let (mut guest, socket) = pair();
         let (channel, ()) =
@@ -705,7 +687,7 @@ mod tests {
     async fn a_reboot_and_a_hang_up_end_what_is_under_way() {
         let (mut guest, channel) = session().await;
         let mut operation = channel.start(&Request::Ping).unwrap();
-        guest.say(Kind::Announce, 0, 0, &to_payload(&Announce { version: VERSION }).unwrap()).await;
+        guest.say(Kind::Announce, 0, 0, &to_payload(&Announce { version: VERSION, kernel_fault: None }).unwrap()).await;
         assert!(matches!(operation.reply().await, Err(ChannelError::Restarted)));
         assert_eq!(read_all(&mut operation.stdout).await, b"");
 

@@ -1,9 +1,11 @@
 //! The host's side of the agent channel.
 
 mod channel;
+mod first_words;
 mod held;
 mod streams;
 
 pub use channel::{Channel, ChannelError, Opening, Operation};
+pub(crate) use first_words::{FirstWords, OfferedFiles, first_words};
 pub use held::{Held, hold};
 pub use streams::{GuestReader, GuestWriter};

@@ -7,14 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use quicksand_protocol::{kernel::compare, modules::needed};
+
 use super::{
     compression::unpacked,
     disk::FILE_SYSTEM,
     error::ImageError,
     kernel::{Boot, LARGEST_FILE, module_path},
     metadata::StoredFile,
-    modules::needed,
-    version::by_version,
 };
 
 /// The most of `modules.dep` that is read, in bytes: a hundred times what it has.
@@ -42,7 +42,7 @@ pub(super) fn extract(archive: &Path, directory: &Path) -> Result<(Boot, u64), I
 
     // One kernel is the rule; of more we take the newest that has modules, since these are what the rest of the image is
     // for.
-    kernels.sort_by(|one, other| by_version(one, other));
+    kernels.sort_by(|one, other| compare(one, other));
     let text = |release: &str, file: &str| {
         let directories = ["usr/lib/modules", "lib/modules"];
         directories
@@ -82,7 +82,7 @@ pub(super) fn extract(archive: &Path, directory: &Path) -> Result<(Boot, u64), I
     };
     let kernel = stored("kernel".into())?;
     let modules = modules.into_iter().map(stored).collect::<Result<_, _>>()?;
-    Ok((Boot { kernel, modules }, entries))
+    Ok((Boot { kernel, lent: false, modules }, entries))
 }
 
 /// Shows the path of each entry, without a `./` before it, and its content. It skips over what is not read.

@@ -287,6 +287,12 @@ pub enum ImageError {
     },
 }
 
+impl From<quicksand_protocol::modules::Missing> for ImageError {
+    fn from(missing: quicksand_protocol::modules::Missing) -> ImageError {
+        ImageError::MissingModules { names: missing.names }
+    }
+}
+
 impl ImageError {
     pub(super) fn helper(what: &'static str) -> impl FnOnce(crate::Error) -> ImageError {
         move |source| ImageError::Helper { what, source: Box::new(source) }

@@ -11,6 +11,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use quicksand_protocol::{kernel::release_of, modules::needed};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -18,10 +19,9 @@ use super::{
     compression::unpacked,
     cpio, disk,
     helper::Helper,
-    kernel::{BUILT_IN, Boot, Bundle, DEPENDENCIES, LARGEST_FILE, module_path, release_of, store},
+    kernel::{BUILT_IN, Boot, Bundle, DEPENDENCIES, LARGEST_FILE, module_path, store},
     making,
     metadata::{Defaults, Origin, Root, StoredFile},
-    modules::needed,
     off_the_runtime,
     tool::require,
 };
@@ -319,7 +319,7 @@ async fn take_boot(
         }
     }
     // Else all that it needs is part of the kernel, or its boot will say what is not.
-    Ok(Boot { kernel, modules })
+    Ok(Boot { kernel, lent: file.kernel.is_some(), modules })
 }
 
 fn modules_of<'a>(found: &'a Found, release: &str) -> Option<&'a str> {

@@ -11,12 +11,21 @@ use crate::initramfs::Archive;
 ///
 /// [`ImageError::Io`] where the image's files can't be read.
 pub fn initramfs(image: &Image) -> Result<Vec<u8>, ImageError> {
+    let read = |path: std::path::PathBuf| {
+        let content = fs::read(&path).map_err(ImageError::io("read", &path))?;
+        Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), content))
+    };
+    archive(image.modules().into_iter().map(read))
+}
+
+/// The archive with modules of those file names and contents, in the order to load them.
+pub(crate) fn archive<E>(modules: impl IntoIterator<Item = Result<(String, Vec<u8>), E>>) -> Result<Vec<u8>, E> {
     let mut archive = Archive::new();
     archive.console().directory(Path::new("modules"));
     let mut order = String::new();
-    for path in image.modules() {
-        let content = fs::read(&path).map_err(ImageError::io("read", &path))?;
-        let name = Path::new("modules").join(path.file_name().unwrap_or_default());
+    for module in modules {
+        let (name, content) = module?;
+        let name = Path::new("modules").join(name);
         archive.file(&name, 0o644, &content);
         order.push_str(&format!("/{}\n", name.display()));
     }

@@ -12,16 +12,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use quicksand_protocol::modules::{name_of, needed_with};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ImageError,
-    compression::unpacked,
-    helper::Helper,
-    metadata::StoredFile,
-    modules::{name_of, needed_with},
-    off_the_runtime,
-};
+use super::{ImageError, compression::unpacked, helper::Helper, metadata::StoredFile, off_the_runtime};
 use crate::{
     cache::{Cache, Unfinished, hold},
     progress::Reporter,
@@ -153,7 +147,7 @@ impl Bundle {
         };
         let modules = order.iter().enumerate().map(|(number, file)| put(file, module_path(number, file)));
         let modules = modules.collect::<Result<_, ImageError>>()?;
-        Ok(Boot { kernel: put(KERNEL, KERNEL.into())?, modules })
+        Ok(Boot { kernel: put(KERNEL, KERNEL.into())?, lent: true, modules })
     }
 }
 
@@ -161,6 +155,8 @@ impl Bundle {
 #[derive(Debug)]
 pub(crate) struct Boot {
     pub(crate) kernel: StoredFile,
+    /// Whether the kernel is not from the disk that it boots.
+    pub(crate) lent: bool,
     pub(crate) modules: Vec<StoredFile>,
 }
 
@@ -186,34 +182,9 @@ fn link_or_copy(from: &Path, to: &Path) -> Result<u64, ImageError> {
     Ok(to.metadata().map_err(ImageError::io("look at", to))?.len())
 }
 
-/// The release of a Linux kernel for PCs, as its own header says it; see the kernel's `Documentation/arch/x86/boot.rst`.
-pub(super) fn release_of(kernel: &[u8]) -> Option<String> {
-    if kernel.get(0x202..0x206)? != b"HdrS" {
-        return None;
-    }
-    let at = usize::from(u16::from_le_bytes(kernel.get(0x20e..0x210)?.try_into().ok()?)) + 0x200;
-    let text = kernel.get(at..)?.iter().take(128).take_while(|byte| !matches!(byte, 0 | b' ')).copied().collect();
-    String::from_utf8(text).ok().filter(|release| !release.is_empty() && !release.contains('/'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_kernels_release_is_read() {
-        let mut kernel = vec![0; 0x800];
-        kernel[0x202..0x206].copy_from_slice(b"HdrS");
-        kernel[0x20e..0x210].copy_from_slice(&0x400u16.to_le_bytes());
-        kernel[0x600..0x61d].copy_from_slice(b"6.1.0-56-cloud-amd64 (builder");
-        assert_eq!(release_of(&kernel).as_deref(), Some("6.1.0-56-cloud-amd64"));
-        kernel[0x20e..0x210].copy_from_slice(&0xffffu16.to_le_bytes());
-        assert_eq!(release_of(&kernel), None);
-        assert_eq!(release_of(b"\x7fELF"), None);
-        kernel[0x20e..0x210].copy_from_slice(&0x400u16.to_le_bytes());
-        kernel[0x600..0x608].copy_from_slice(b"../../x ");
-        assert_eq!(release_of(&kernel), None);
-    }
 
     #[test]
     fn a_bundle_is_put_into_images_and_stays_once() {

@@ -4,6 +4,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::kernel::Boot;
+
 /// The file's name in the image's directory.
 pub(super) const FILE: &str = "image.json";
 /// The version that this code writes, and the only one that it reads: another one's image is made anew.
@@ -32,6 +34,9 @@ pub(crate) struct Metadata {
     pub(super) defaults: Defaults,
     /// The kernel.
     pub(super) kernel: StoredFile,
+    /// Whether the kernel is not one of the disk's: it is lent, or lies beside the disk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) lent_kernel: bool,
     /// Its modules, in the order to load them.
     pub(super) modules: Vec<StoredFile>,
 }
@@ -126,12 +131,11 @@ impl Metadata {
         digest: String,
         disk: (StoredFile, u64),
         file_system: &str,
-        kernel: StoredFile,
-        modules: Vec<StoredFile>,
+        Boot { kernel, lent: lent_kernel, modules }: Boot,
     ) -> Metadata {
         let ((disk, disk_size), file_system) = (disk, file_system.to_owned());
         let (version, root, origin, defaults) = (VERSION, Root::default(), None, Defaults::default());
-        Metadata { version, digest, disk, disk_size, file_system, root, origin, defaults, kernel, modules }
+        Metadata { version, digest, disk, disk_size, file_system, root, origin, defaults, kernel, lent_kernel, modules }
     }
 
     pub(crate) fn parse(text: &[u8]) -> Result<Metadata, MetadataError> {
@@ -175,7 +179,8 @@ mod tests {
     fn metadata() -> Metadata {
         let file = |path: &str, size| StoredFile { path: path.into(), size };
         let modules = vec![file("modules/00-virtio.ko", 7), file("modules/01-fuse.ko", 8)];
-        Metadata::new("ab".into(), (file("disk.qcow2", 5), 10), "ext4", file("kernel", 6), modules)
+        let boot = Boot { kernel: file("kernel", 6), lent: false, modules };
+        Metadata::new("ab".into(), (file("disk.qcow2", 5), 10), "ext4", boot)
     }
 
     #[test]
@@ -208,6 +213,15 @@ mod tests {
         json.as_object_mut().unwrap().remove("root");
         let root = Metadata::parse(json.to_string().as_bytes()).unwrap().root;
         assert_eq!((root.device.as_str(), root.flags.as_str()), ("/dev/vda", ""));
+    }
+
+    #[test]
+    fn an_image_without_a_word_on_its_kernel_has_its_own() {
+        let own = metadata();
+        let text = String::from_utf8(own.to_json().unwrap()).unwrap();
+        assert!(!text.contains("lent_kernel") && !Metadata::parse(text.as_bytes()).unwrap().lent_kernel);
+        let lent = Metadata { lent_kernel: true, ..own };
+        assert_eq!(Metadata::parse(&lent.to_json().unwrap()).unwrap(), lent);
     }
 
     #[test]

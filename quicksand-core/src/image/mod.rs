@@ -26,14 +26,12 @@ mod kernel;
 mod known;
 mod layers;
 pub(crate) mod metadata;
-mod modules;
 mod oci;
 mod recipe;
 mod rootfs;
 #[cfg(feature = "oci")]
 mod share;
 mod tool;
-mod version;
 
 use std::{
     fs::{self, File},
@@ -46,7 +44,9 @@ use std::{
 use sha2::{Digest, Sha256};
 
 pub use collection::{ImageInfo, import_as, list, remove, show};
+pub(crate) use compression::unpacked;
 pub use error::ImageError;
+pub(crate) use initramfs::archive as initramfs_archive;
 pub use initramfs::initramfs;
 pub use known::{Update, update};
 pub(crate) use metadata::Defaults;
@@ -262,6 +262,11 @@ impl Image {
         self.directory.join(&self.metadata.kernel.path)
     }
 
+    /// Whether its kernel is one of those on its disk, so that the guest may come to ask for another.
+    pub(crate) fn has_own_kernel(&self) -> bool {
+        !self.metadata.lent_kernel
+    }
+
     /// The kernel's modules that a guest needs before it can read its disk, in the order to load them.
     pub fn modules(&self) -> Vec<PathBuf> {
         self.metadata.modules.iter().map(|file| self.directory.join(&file.path)).collect()
@@ -278,7 +283,8 @@ impl Image {
             StoredFile { path: name.into(), size: directory.join(name).metadata().unwrap().len() }
         };
         let (disk, kernel) = (stored(disk::FILE), stored("kernel"));
-        let metadata = Metadata::new("0".repeat(64), (disk, 1 << 20), disk::FILE_SYSTEM, kernel, Vec::new());
+        let boot = Boot { kernel, lent: false, modules: Vec::new() };
+        let metadata = Metadata::new("0".repeat(64), (disk, 1 << 20), disk::FILE_SYSTEM, boot);
         fs::write(directory.join(metadata::FILE), metadata.to_json().unwrap()).unwrap();
         Image::at(directory, "sample").unwrap().unwrap()
     }
@@ -404,7 +410,7 @@ async fn make_locked(
     off_the_runtime(move || {
         let (digest, size) = digest(&directory.join(disk::FILE), &reporter)?;
         let disk = StoredFile { path: disk::FILE.into(), size };
-        let metadata = Metadata::new(digest, (disk, disk_size), &file_system, boot.kernel, boot.modules);
+        let metadata = Metadata::new(digest, (disk, disk_size), &file_system, boot);
         let metadata = Metadata { root, origin, defaults, ..metadata };
         let path = directory.join(metadata::FILE);
         let json = metadata.to_json().map_err(|error| ImageError::io("write", &path)(error.into()))?;
@@ -488,8 +494,8 @@ mod tests {
             StoredFile { path: path.into(), size: content.len() as u64 }
         };
         let modules = vec![file("modules/00-virtio.ko", "virtio"), file("modules/01-fuse.ko", "fuse")];
-        let metadata =
-            Metadata::new("d1".into(), (file("disk.qcow2", "disk"), 99), "ext4", file("kernel", "Linux"), modules);
+        let boot = Boot { kernel: file("kernel", "Linux"), lent: false, modules };
+        let metadata = Metadata::new("d1".into(), (file("disk.qcow2", "disk"), 99), "ext4", boot);
         fs::write(directory.join("image.json"), metadata.to_json().unwrap()).unwrap();
         directory
     }

@@ -301,7 +301,7 @@ fn take_boot(base: &Image, directory: &Path) -> Result<Boot, ImageError> {
         Ok::<_, ImageError>(StoredFile { path: relative, size })
     };
     let modules = base.modules().into_iter().map(take).collect::<Result<_, _>>()?;
-    Ok(Boot { kernel: take(base.kernel())?, modules })
+    Ok(Boot { kernel: take(base.kernel())?, lent: !base.has_own_kernel(), modules })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::{
     },
     cache::{Cache, Lock, Unfinished},
     host::Host,
+    kernel::Kernel,
     qcow2,
     saves::{
         archive::{Entry, MANIFEST},
@@ -183,7 +184,7 @@ fn check_state(host: &Host, place: &Path, key: &str, directory: &Path, image: &I
         .iter()
         .filter_map(|entry| in_state(&entry.path))
         .filter(|(of, within)| *of == key && within.starts_with("layers/"));
-    let expected = warm_key(host, &Source::Image(image.clone()), &state.manifest.machine);
+    let expected = warm_key(host, &Source::Image(image.clone()), &state.manifest.machine, Kernel::default());
     if expected != key {
         return Err(refused("it is the warm state of another image or another machine").into());
     }
@@ -203,7 +204,7 @@ fn warm_states(host: &Host, image: &Image) -> Result<Vec<State>> {
     for entry in fs::read_dir(&all).map_err(Error::io("read", &all))?.flatten() {
         // One that is damaged or unfinished is made again when it is needed.
         let Ok(Some(state)) = State::read(&entry.path()) else { continue };
-        let key = warm_key(host, &Source::Image(image.clone()), &state.manifest.machine);
+        let key = warm_key(host, &Source::Image(image.clone()), &state.manifest.machine, Kernel::default());
         let is_own = entry.file_name().to_string_lossy() == key && state.image().identity() == image.identity();
         if is_own && state.memory_fault().is_none() && fit::fault(host, &state.manifest, None).is_none() {
             found.push(state);

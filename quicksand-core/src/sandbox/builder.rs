@@ -8,9 +8,10 @@ use super::{
     save::{Saved, check_name},
 };
 use crate::{
-    Error, Network, PortForward, Progress, Reporter, Result, Size, Vnc,
+    Error, Kernel, Network, PortForward, Progress, Reporter, Result, Size, Vnc,
     admission::Turn,
     image::Image,
+    kernel::Boots,
     machine::{Accel, LEAST_MEMORY, MOST_CPUS, NetworkMode},
     vm::Identity,
 };
@@ -33,6 +34,7 @@ pub struct SandboxBuilder {
     pub(super) accel: Accel,
     pub(super) network: NetworkMode,
     pub(super) boot_timeout: Duration,
+    pub(super) kernel: Kernel,
     pub(super) save: Option<String>,
     pub(super) saves_dir: Option<PathBuf>,
     pub(super) recipe: Option<String>,
@@ -95,6 +97,12 @@ impl SandboxBuilder {
     /// How long a boot may take, where one is needed. Default: [`DEFAULT_BOOT_TIMEOUT`](crate::DEFAULT_BOOT_TIMEOUT).
     pub fn boot_timeout(mut self, timeout: Duration) -> SandboxBuilder {
         self.boot_timeout = timeout;
+        self
+    }
+
+    /// Which kernel it boots, where it does boot. Warm states are kept for each. Default: [`Kernel::Guest`].
+    pub fn kernel(mut self, kernel: Kernel) -> SandboxBuilder {
+        self.kernel = kernel;
         self
     }
 
@@ -209,6 +217,11 @@ impl SandboxBuilder {
         let sandbox = self.build()?;
         sandbox.start().await?;
         Ok(sandbox)
+    }
+
+    /// How its machines are booted.
+    pub(super) fn boots(&self) -> Boots {
+        Boots { timeout: self.boot_timeout, kernel: self.kernel }
     }
 
     /// Whether it has a display, where what it starts from has one or not.

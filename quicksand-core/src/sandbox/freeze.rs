@@ -55,6 +55,7 @@ impl Running {
             cards: vm.cards(),
             in_frame: frozen.in_frame,
             recipe,
+            kernel_fault: vm.kernel_fault(),
         };
         // What it came from is held until this is done.
         let origin = vm.origin().cloned().ok_or(Error::NotRunning)?;

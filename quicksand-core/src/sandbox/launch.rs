@@ -77,7 +77,7 @@ impl SandboxBuilder {
         let report = StartReport { kind, reasons, elapsed, waited, was_ready, warnings: Vec::new() };
         tracing::debug!(source = self.source, ?report, "started");
         let links = Links::new(self, &outside);
-        let given = (outside, self.boot_timeout);
+        let given = (outside, self.boots());
         let running = Running::new(vm, given, host, choice.why_not_better, report, slot, links);
         #[cfg(feature = "mounts")]
         let running = running.with_mounts(Mounts::wanted(mounts));
@@ -132,7 +132,7 @@ impl SandboxBuilder {
             }
         }
         let booted_kind = if matches!(source, Source::Save(_)) { StartKind::Disk } else { StartKind::Cold };
-        let warm = source::warm_state(host, source, machine, self.boot_timeout, &self.reporter).await?;
+        let warm = source::warm_state(host, source, machine, self.boots(), &self.reporter).await?;
         let kind = if warm.booted { booted_kind } else { StartKind::Warm };
         if warm.booted && reasons.is_empty() {
             reasons.push("there was no warm state yet".to_owned());
@@ -146,7 +146,7 @@ impl SandboxBuilder {
             Err(error) => reasons.push(format!("the warm state could not be used: failed to {error}")),
         }
         source::quarantine(host, &warm.state);
-        let warm = source::warm_state(host, source, machine, self.boot_timeout, &self.reporter).await?;
+        let warm = source::warm_state(host, source, machine, self.boots(), &self.reporter).await?;
         let vm = self.clone_of(host, &warm.state, outside, Identity::New).await?;
         Ok((vm, if warm.booted { booted_kind } else { StartKind::Warm }, reasons, false))
     }

@@ -24,7 +24,7 @@ use std::{
 use quicksand_protocol::message::Request;
 
 use crate::{
-    Command, Error, Output, Reporter, Result, Size,
+    Command, Error, Kernel, Output, Reporter, Result, Size,
     admission::Turn,
     command_log::LogEntry,
     image::Image,
@@ -130,6 +130,7 @@ impl Sandbox {
             accel: Accel::default(),
             network: NetworkMode::default(),
             boot_timeout: DEFAULT_BOOT_TIMEOUT,
+            kernel: Kernel::default(),
             save: None,
             saves_dir: None,
             recipe: None,

@@ -6,7 +6,6 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{
@@ -22,6 +21,7 @@ use crate::{
     display::Listener,
     guest::ChannelError,
     host::Host,
+    kernel::Boots,
     network::Current,
     source,
     state::State,
@@ -51,7 +51,7 @@ pub(super) struct Running {
     earlier_console: Mutex<String>,
     /// What its machine is given at each of its starts.
     pub(super) outside: Outside,
-    boot_timeout: Duration,
+    boots: Boots,
     /// The state that the sandbox started from, or for a twin the first of those that it comes from.
     pub(super) begun: Option<State>,
     /// Its checkpoints by tag, in the order in which they were made.
@@ -78,7 +78,7 @@ pub(super) struct Change {
 impl Running {
     pub(super) fn new(
         vm: Vm,
-        (outside, boot_timeout): (Outside, Duration),
+        (outside, boots): (Outside, Boots),
         host: Host,
         why_not_better: Option<String>,
         report: StartReport,
@@ -97,7 +97,7 @@ impl Running {
             reboots: AtomicU64::new(0),
             earlier_console: Mutex::default(),
             outside,
-            boot_timeout,
+            boots,
             begun,
             checkpoints: Mutex::default(),
             #[cfg(feature = "mounts")]
@@ -126,7 +126,7 @@ impl Running {
     /// Another like it, by another machine.
     pub(super) async fn twin(&self, vm: Vm, outside: Outside, report: StartReport, slot: Slot) -> Running {
         let links = self.links.twin(&outside).await;
-        let given = (outside, self.boot_timeout);
+        let given = (outside, self.boots);
         let twin = Running::new(vm, given, self.host.clone(), self.why_not_better.clone(), report, slot, links);
         #[cfg(feature = "mounts")]
         let twin = twin.with_mounts(self.mounts.for_twin());
@@ -193,7 +193,7 @@ impl Running {
     async fn boot_again(&self, _change: &Change) -> Result<Arc<Vm>> {
         let ended = self.vm();
         let image = ended.origin().ok_or(Error::NotRunning)?.image();
-        let boot = source::boot(&self.host, image, ended.machine().accelerator, self.boot_timeout)?;
+        let boot = source::boot(&self.host, image, ended.machine().accelerator, self.boots)?;
         let (vm, unsettled) = Vm::boot_again(&self.host, &ended, &boot, &self.outside).await?;
         self.reboots.fetch_add(1, Ordering::SeqCst);
         let vm = self.go_on_by(vm).await?;

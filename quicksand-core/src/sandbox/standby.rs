@@ -71,7 +71,7 @@ impl SandboxBuilder {
             {
                 (**state).clone()
             }
-            _ => match source::known_warm_state(&host, &source, &machine) {
+            _ => match source::known_warm_state(&host, &source, &machine, self.kernel) {
                 Some(state) => state,
                 None => return Ok(None),
             },

@@ -5,6 +5,7 @@
 //! - [`discard`](Vm::discard) and [`go_down`](Vm::go_down) end it, whoever still uses it;
 //! - dropping it throws it away.
 
+mod boot;
 mod cards;
 mod console;
 pub(crate) mod disks;
@@ -22,11 +23,12 @@ mod way_out;
 
 use std::{path::PathBuf, sync::Arc};
 
+pub(crate) use boot::Boot;
 pub(crate) use console::{last_lines, printable};
 pub(crate) use end::End;
 pub use failure::{Stage, StartCause, StartError};
 pub(crate) use freeze::{DiskAlone, Rest};
-pub(crate) use start::{Aside, Boot, Identity, Loaded, Probe};
+pub(crate) use start::{Aside, Identity, Loaded, Probe};
 
 use tokio::sync::Mutex;
 
@@ -114,6 +116,11 @@ impl Vm {
     /// What could not be done for the guest.
     pub(crate) fn warnings(&self) -> &Warnings {
         &self.warnings
+    }
+
+    /// Why it does not run by the kernel that the guest asked for.
+    pub(crate) fn kernel_fault(&self) -> Option<String> {
+        self.warnings.lasting()
     }
 
     pub(crate) fn process(&self) -> &Process {

@@ -23,7 +23,8 @@ use tokio::{
 };
 
 use super::{
-    Disk, Outside, Vm,
+    Boot, Disk, Outside, Vm,
+    boot::boot_disk,
     cards::Cards,
     console::{Console, printable},
     failure::{Stage, StartCause, StartError},
@@ -65,15 +66,6 @@ const JOBS_SHOWN: usize = 10;
 /// What our init prints on the console when it is run as a probe; see `quicksand-agent/guest/init.rs`.
 const PROBE_WORD: &str = "quicksand: probe";
 
-/// What a machine boots.
-#[derive(Debug)]
-pub(crate) struct Boot {
-    pub(crate) kernel: PathBuf,
-    pub(crate) initramfs: PathBuf,
-    pub(crate) command_line: String,
-    pub(crate) timeout: Duration,
-}
-
 /// What a probe of an accelerator runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probe<'a> {
@@ -92,13 +84,13 @@ pub(crate) enum Identity {
 
 /// A QEMU that answers on its control channel, and the agent's socket.
 #[derive(Debug)]
-struct Launched {
-    process: Process,
-    qmp: Qmp,
-    agent: UnixStream,
-    console: Console,
-    run_dir: Arc<RunDir>,
-    disk: Vec<PathBuf>,
+pub(super) struct Launched {
+    pub(super) process: Process,
+    pub(super) qmp: Qmp,
+    pub(super) agent: UnixStream,
+    pub(super) console: Console,
+    pub(super) run_dir: Arc<RunDir>,
+    pub(super) disk: Vec<PathBuf>,
 }
 
 /// A clone whose state is loaded and whose guest does not run yet.
@@ -276,7 +268,8 @@ impl Loaded {
                 tokio::join!(qmp.execute("cont", json!({})), Channel::open(agent, opening, WAKE_PATIENCE));
             running.map_err(StartCause::Qmp)?;
             let channel = channel.map_err(StartCause::Channel)?;
-            let warnings = Warnings::of(wake(&channel, guest_network(network), identity).await?);
+            let warnings = Warnings::for_good(state.manifest.kernel_fault.clone());
+            warnings.add(wake(&channel, guest_network(network), identity).await?);
             Ok((channel, warnings))
         });
         let (channel, warnings) = woken.await?;
@@ -335,48 +328,6 @@ impl Aside {
     }
 }
 
-/// Boots a machine until its agent answers. Of `disk` the last file will be written, the others not.
-async fn boot_disk(
-    host: &Host,
-    machine: &Machine,
-    run_dir: Arc<RunDir>,
-    (disk, disk_size): (Vec<PathBuf>, u64),
-    boot: &Boot,
-    outside: &Outside,
-) -> Result<Vm, Error> {
-    let deadline = Instant::now() + boot.timeout;
-    let memory_file = empty_memory(&run_dir, machine)?;
-    let begin = Begin::Boot { kernel: &boot.kernel, initramfs: &boot.initramfs, command_line: &boot.command_line };
-    let mut way_out = WayOut::begin(host, outside.network, false, run_dir.path()).await;
-    let (cards, sockets) = Cards::new(&outside.memberships, 0)?;
-    let network = (way_out.plug(), sockets);
-    let launched = launch(host, machine, run_dir, &memory_file, disk, network, begin).await?;
-    let Launched { process, qmp, agent, console, run_dir, disk } = launched;
-    let channel = watch(&process, (&run_dir, &console), Stage::Boot, deadline, async {
-        let way_out = way_out.finish(&qmp).await.map_err(StartCause::Qmp)?;
-        let channel = Channel::open(agent, Opening::Boot, boot.timeout).await.map_err(StartCause::Channel)?;
-        Ok((channel, way_out))
-    });
-    let ((channel, way_out), machine, disk) = (channel.await?, machine.clone(), Disk::new(disk, disk_size));
-    let qmp = Arc::new(qmp);
-    let _guest_watch = GuestWatch::over(&process, &qmp, &channel, &console);
-    Ok(Vm {
-        _guest_watch,
-        channel,
-        warnings: Warnings::default(),
-        qmp,
-        process,
-        machine,
-        memory_file,
-        disk,
-        way_out,
-        cards,
-        console,
-        origin: None,
-        run_dir,
-    })
-}
-
 /// What a guest is told of its network, whose card has its address.
 fn guest_network(mode: NetworkMode) -> Network {
     match mode {
@@ -387,7 +338,7 @@ fn guest_network(mode: NetworkMode) -> Network {
 }
 
 /// Starts QEMU. Of `disk` the last file will be written, the others not.
-async fn launch(
+pub(super) async fn launch(
     host: &Host,
     machine: &Machine,
     run_dir: Arc<RunDir>,
@@ -437,7 +388,7 @@ fn socket_pair() -> io::Result<(UnixStream, StdUnixStream)> {
 }
 
 /// Carries out a stage until it is done, QEMU has ended, or its time is over.
-async fn watch<T>(
+pub(super) async fn watch<T>(
     process: &Process,
     (run_dir, console): (&RunDir, &Console),
     stage: Stage,
@@ -601,7 +552,7 @@ async fn warm_up(vm: &Vm) -> Result<(), StartCause> {
 }
 
 /// The memory of a machine that boots: an empty file, which is never written.
-fn empty_memory(run_dir: &RunDir, machine: &Machine) -> Result<PathBuf, CacheError> {
+pub(super) fn empty_memory(run_dir: &RunDir, machine: &Machine) -> Result<PathBuf, CacheError> {
     let path = run_dir.memory();
     let made = File::create(&path).and_then(|file| file.set_len(machine.memory));
     made.map(|()| path.clone()).map_err(CacheError::io("create", &path))

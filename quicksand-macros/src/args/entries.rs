@@ -9,7 +9,7 @@ use syn::{
 };
 
 use super::{
-    Accel, Base, Machine, Network, Requirement, Runtime, Save, Setup, SetupArgs, TestArgs, Work,
+    Accel, Base, Kernel, Machine, Network, Requirement, Runtime, Save, Setup, SetupArgs, TestArgs, Work,
     image::{self, Image},
     key::{Form, Key, On, accepted},
 };
@@ -98,6 +98,7 @@ impl Entries {
             Key::Cpus => self.machine.cpus = Some(self.number(key, input)?),
             Key::Network => self.machine.network = Some(self.checked(key, input, word)?),
             Key::Accel => self.machine.accel = Some(self.checked(key, input, word)?),
+            Key::Kernel => self.machine.kernel = Some(self.checked(key, input, word)?),
             Key::DiskSize => self.machine.disk_size = Some(self.checked(key, input, value::disk_size)?),
             Key::Display => self.machine.display = Some(self.literal::<LitBool>(key, input)?.value),
             Key::Timeout => self.timeout = Some(self.checked(key, input, value::milliseconds)?),
@@ -376,6 +377,10 @@ enum Flavor {
 /// A value that is one of few words.
 pub(super) trait Word: Copy + 'static {
     const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Word for Kernel {
+    const WORDS: &'static [(&'static str, Kernel)] = &[("guest", Kernel::Guest), ("image", Kernel::Image)];
 }
 
 impl Word for Network {

@@ -22,6 +22,7 @@ pub(super) enum Key {
     Cpus,
     Network,
     Accel,
+    Kernel,
     DiskSize,
     Display,
     Timeout,
@@ -43,7 +44,7 @@ pub(super) enum Form {
 }
 
 impl Key {
-    pub(super) const ALL: [Key; 18] = [
+    pub(super) const ALL: [Key; 19] = [
         Key::Image,
         Key::Images,
         Key::From,
@@ -55,6 +56,7 @@ impl Key {
         Key::Cpus,
         Key::Network,
         Key::Accel,
+        Key::Kernel,
         Key::DiskSize,
         Key::Display,
         Key::Timeout,
@@ -112,6 +114,7 @@ impl Key {
             Key::Cpus => ("cpus", "cpus = 2", "a number from 1 to 255"),
             Key::Network => ("network", r#"network = "none" | "mounts-only" | "full""#, "one of these words"),
             Key::Accel => ("accel", r#"accel = "auto" | "kvm" | "hvf" | "whpx" | "tcg""#, "one of these words"),
+            Key::Kernel => ("kernel", r#"kernel = "guest" | "image""#, "one of these words"),
             Key::DiskSize => ("disk_size", r#"disk_size = "10G""#, "a number and a unit"),
             Key::Display => ("display", "display = true | false", "whether the machine has one"),
             Key::Timeout => ("timeout", r#"timeout = "30s""#, "a number and a unit"),

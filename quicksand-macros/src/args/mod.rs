@@ -81,6 +81,7 @@ pub(crate) struct Machine {
     pub(crate) cpus: Option<u8>,
     pub(crate) network: Option<Network>,
     pub(crate) accel: Option<Accel>,
+    pub(crate) kernel: Option<Kernel>,
     /// In bytes.
     pub(crate) disk_size: Option<u64>,
     pub(crate) display: Option<bool>,
@@ -112,6 +113,13 @@ pub(crate) enum Accel {
     Hvf,
     Whpx,
     Tcg,
+}
+
+/// Which kernel is booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    Guest,
+    Image,
 }
 
 /// Reads what stands between the parentheses of `#[sandbox_test(..)]`.
@@ -183,7 +191,7 @@ mod tests {
         let all = args(quote! {
             image = "debian", save = "base", setup = common::base, memory = "512M", cpus = 2, network = "mounts-only",
             accel = "tcg", timeout = "30s", inputs("install.sh", "../dist"), max_age = "7d", flavor = "multi_thread",
-            worker_threads = 3, disk_size = "10G", display = true, retries = 2, requires(kvm, network, memory = "4G", cpus = 2, command = "passt"),
+            worker_threads = 3, disk_size = "10G", display = true, kernel = "image", retries = 2, requires(kvm, network, memory = "4G", cpus = 2, command = "passt"),
         });
         assert_eq!(base_image(all.base), "debian");
         let Save { name, setup } = all.save.unwrap();
@@ -198,6 +206,7 @@ mod tests {
             accel: Some(Accel::Tcg),
             disk_size: Some(10 << 30),
             display: Some(true),
+            kernel: Some(Kernel::Image),
         };
         assert_eq!(all.machine, machine);
         assert_eq!((all.timeout, all.retries), (Some(30_000), 2));

@@ -8,7 +8,7 @@ use syn::{ItemFn, ext::IdentExt, spanned::Spanned};
 
 use super::signature::expected_panic;
 use crate::{
-    args::{Accel, Base, Machine, Network, Requirement, Runtime, Save, Setup, SetupArgs, TestArgs, Work},
+    args::{Accel, Base, Kernel, Machine, Network, Requirement, Runtime, Save, Setup, SetupArgs, TestArgs, Work},
     fingerprint::Fingerprint,
 };
 
@@ -144,9 +144,10 @@ fn function(path: &impl ToTokens, fingerprint: &TokenStream) -> TokenStream {
 }
 
 fn machine_meta(machine: &Machine) -> TokenStream {
-    let Machine { memory, cpus, network, accel, disk_size, display } = *machine;
+    let Machine { memory, cpus, network, accel, kernel, disk_size, display } = *machine;
     let (memory, cpus) = (option(memory), option(cpus.map(u32::from)));
     let (network, accel) = (option(network), option(accel));
+    let kernel = option(kernel);
     let (disk_size, display) = (option(disk_size), option(display));
     quote! {
         ::quicksand::__private::MachineMeta {
@@ -154,6 +155,7 @@ fn machine_meta(machine: &Machine) -> TokenStream {
             cpus: #cpus,
             network: #network,
             accel: #accel,
+            kernel: #kernel,
             disk_size: #disk_size,
             display: #display,
         }
@@ -177,6 +179,15 @@ impl ToTokens for Network {
             Network::None => quote!(::quicksand::NetworkMode::None),
             Network::MountsOnly => quote!(::quicksand::NetworkMode::MountsOnly),
             Network::Full => quote!(::quicksand::NetworkMode::Full),
+        });
+    }
+}
+
+impl ToTokens for Kernel {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        tokens.extend(match self {
+            Kernel::Guest => quote!(::quicksand::Kernel::Guest),
+            Kernel::Image => quote!(::quicksand::Kernel::Image),
         });
     }
 }

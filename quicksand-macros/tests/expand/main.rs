@@ -6,7 +6,7 @@ extern crate self as quicksand;
 mod common;
 mod quicksand_stub;
 
-use quicksand_stub::{__private, Accel, NetworkMode, Sandbox};
+use quicksand_stub::{__private, Accel, Kernel, NetworkMode, Sandbox};
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn needs_only_an_image(sb: Sandbox) {
 }
 
 #[sandbox_test(
-    image = "debian", save = "base", setup = sb, memory = "512M", cpus = 2, network = "mounts-only", accel = "tcg",
+    image = "debian", save = "base", setup = sb, memory = "512M", cpus = 2, network = "mounts-only", accel = "tcg", kernel = "image",
     timeout = "1.5s", inputs("a.sh", "b"), max_age = "1h", flavor = "multi_thread", worker_threads = 2,
     requires(command = "sh"), disk_size = "10G", display = false, retries = 1,
 )]
@@ -50,6 +50,7 @@ async fn takes_every_key(sb: Sandbox) {
         cpus: Some(2),
         network: Some(NetworkMode::MountsOnly),
         accel: Some(Accel::Tcg),
+        kernel: Some(Kernel::Image),
         disk_size: Some(10 << 30),
         display: Some(false),
     };

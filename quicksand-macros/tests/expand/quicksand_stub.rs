@@ -12,6 +12,11 @@ pub(crate) enum Accel {
     Tcg,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Kernel {
+    Image,
+}
+
 /// A machine that knows which setup prepared it.
 #[derive(Debug, Default)]
 pub(crate) struct Sandbox(Cell<u32>);
@@ -36,7 +41,7 @@ pub(crate) mod __private {
         time::Duration,
     };
 
-    use super::{Accel, NetworkMode, Sandbox};
+    use super::{Accel, Kernel, NetworkMode, Sandbox};
 
     pub(crate) type Setup = for<'a> fn(&'a Sandbox) -> Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
 
@@ -130,6 +135,7 @@ pub(crate) mod __private {
         pub(crate) cpus: Option<u32>,
         pub(crate) network: Option<NetworkMode>,
         pub(crate) accel: Option<Accel>,
+        pub(crate) kernel: Option<Kernel>,
         pub(crate) disk_size: Option<u64>,
         pub(crate) display: Option<bool>,
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use quicksand_core::{Accel, NetworkMode, Size};
+use quicksand_core::{Accel, Kernel, NetworkMode, Size};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::meta::{MachineMeta, Requirement, Start, TestMeta, Variant};
@@ -26,6 +26,8 @@ pub(super) struct FrontMatter {
     network: Option<NetworkMode>,
     #[serde(default, deserialize_with = "accel")]
     accel: Option<Accel>,
+    #[serde(default, deserialize_with = "kernel")]
+    kernel: Option<Kernel>,
     #[serde(default, deserialize_with = "time")]
     timeout: Option<Duration>,
     #[serde(default)]
@@ -98,6 +100,7 @@ impl FrontMatter {
                 cpus: self.cpus,
                 network: self.network,
                 accel: self.accel,
+                kernel: self.kernel,
                 disk_size: self.disk_size,
                 display: self.display,
             },
@@ -124,6 +127,10 @@ fn accel<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Accel>, D::Error> 
     let all =
         [("auto", Accel::Auto), ("kvm", Accel::Kvm), ("hvf", Accel::Hvf), ("whpx", Accel::Whpx), ("tcg", Accel::Tcg)];
     one_of(from, &all)
+}
+
+fn kernel<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Kernel>, D::Error> {
+    one_of(from, &[("guest", Kernel::Guest), ("image", Kernel::Image)])
 }
 
 fn one_of<'de, D: Deserializer<'de>, T: Copy>(from: D, all: &[(&str, T)]) -> Result<Option<T>, D::Error> {
@@ -167,6 +174,7 @@ mod tests {
             display = true
             network = "full"
             accel = "tcg"
+            kernel = "image"
             timeout = "1.5m"
             user = "nobody"
             directory = "/srv"
@@ -187,6 +195,7 @@ mod tests {
             cpus: Some(2),
             network: Some(NetworkMode::Full),
             accel: Some(Accel::Tcg),
+            kernel: Some(Kernel::Image),
             disk_size: Some(10 << 30),
             display: Some(true),
         };
@@ -214,6 +223,7 @@ mod tests {
             ("cpus = 2", 0, "name an `image` or a `save`"),
             ("image = 'a'\nmemroy = '1G'", 1, "unknown field `memroy`, expected one of `image`, `save`, `memory`"),
             ("image = 'a'\n\nnetwork = 'some'", 2, r#""some" is none of "none", "mounts-only", "full""#),
+            ("image = 'a'\nkernel = 'newest'", 1, r#""newest" is none of "guest", "image""#),
             ("timeout = '3'", 0, r#""3" is no time"#),
             ("timeout = '0s'", 0, r#""0s" is no time"#),
             ("memory = 'much'", 0, "much"),

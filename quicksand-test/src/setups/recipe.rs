@@ -18,11 +18,14 @@ pub(crate) struct InputError {
 
 /// The recipe of a layer that is made from `source`.
 pub(super) fn recipe(layer: &Layer, source: &str) -> Result<String, InputError> {
-    let MachineMeta { memory, cpus, network, accel, disk_size, display } = layer.machine;
+    let MachineMeta { memory, cpus, network, accel, kernel, disk_size, display } = layer.machine;
     let mut recipe = format!("{source}; memory {memory:?}; cpus {cpus:?}; network {network:?}; accel {accel:?}");
     // Written where they are given, so that saves from before they could be stay good.
     if let Some(bytes) = disk_size {
         recipe.push_str(&format!("; disk {bytes}"));
+    }
+    if let Some(kernel) = kernel {
+        recipe.push_str(&format!("; kernel {kernel:?}"));
     }
     if let Some(display) = display {
         recipe.push_str(&format!("; display {display}"));

@@ -242,6 +242,7 @@ mod tests {
                 network: None,
                 accel: None,
                 disk_size: None,
+                kernel: None,
                 display: None,
             },
             timeout: None,

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin};
 
+use quicksand_protocol::kernel::compare;
+
 use super::{
     Cloud,
     checksums::{digits_of, fits, listed},
@@ -11,7 +13,7 @@ use crate::{
     cache::Cache,
     download::{Client, DownloadError, FileDigest, Settings, Wanted},
     environment::Environment,
-    image::{ImageError, off_the_runtime, version::by_version},
+    image::{ImageError, off_the_runtime},
     progress::Reporter,
     project::Project,
 };
@@ -183,7 +185,7 @@ impl Publishers {
     async fn newest(&self, directory: &str, pattern: &str) -> Result<Vec<String>, ImageError> {
         let mut names = listed(&self.text(directory).await?);
         names.retain(|name| fits(pattern, name));
-        names.sort_by(|one, other| by_version(other, one));
+        names.sort_by(|one, other| compare(other, one));
         names.dedup();
         Ok(names)
     }

@@ -2,10 +2,18 @@
 //!
 //! A kernel's `modules.dep` has a line `PATH: PATH...` for each module: what it needs, and what these need.
 //! `modules.builtin` names the modules that are part of the kernel itself.
+//!
+//! The host asks that of an image's kernel, and the guest of one that was installed in it.
 
 use std::collections::{HashMap, HashSet};
 
-use super::error::ImageError;
+/// Modules that a guest needs and its kernel does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("find the kernel's modules {}", .names.join(", "))]
+pub struct Missing {
+    /// Their names.
+    pub names: Vec<String>,
+}
 
 /// What a guest can't do without: its devices.
 const REQUIRED: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net"];
@@ -15,7 +23,11 @@ const OPTIONAL: [&str; 6] = ["fuse", "crc32c_generic", "crc32c", "xxhash_generic
 
 /// The files of the modules that a guest needs, relative to the directory of `modules.dep`, in the order to load them. The last
 /// is its root file system, of the kind that `file_system` names.
-pub(super) fn needed(dependencies: &str, built_in: &str, file_system: &str) -> Result<Vec<String>, ImageError> {
+///
+/// # Errors
+///
+/// [`Missing`].
+pub fn needed(dependencies: &str, built_in: &str, file_system: &str) -> Result<Vec<String>, Missing> {
     let mut resolver = Resolver::new(dependencies, built_in);
     for name in REQUIRED {
         resolver.add(name, true);
@@ -30,12 +42,16 @@ pub(super) fn needed(dependencies: &str, built_in: &str, file_system: &str) -> R
 }
 
 /// The same, with other modules at the end, as far as there are any.
-pub(super) fn needed_with(
+///
+/// # Errors
+///
+/// [`Missing`].
+pub fn needed_with(
     dependencies: &str,
     built_in: &str,
     file_system: &str,
     extras: &[&str],
-) -> Result<Vec<String>, ImageError> {
+) -> Result<Vec<String>, Missing> {
     let mut all = needed(dependencies, built_in, file_system)?;
     let mut resolver = Resolver::new(dependencies, built_in);
     for name in extras {
@@ -86,16 +102,16 @@ impl<'a> Resolver<'a> {
         self.order.push(path);
     }
 
-    fn finish(self) -> Result<Vec<String>, ImageError> {
+    fn finish(self) -> Result<Vec<String>, Missing> {
         if !self.missing.is_empty() {
-            return Err(ImageError::MissingModules { names: self.missing });
+            return Err(Missing { names: self.missing });
         }
         Ok(self.order.into_iter().map(str::to_owned).collect())
     }
 }
 
 /// A module's name from its name or path: the kernel takes `-` and `_` for the same.
-pub(super) fn name_of(path: &str) -> String {
+pub fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     let file = [".xz", ".zst", ".gz"].into_iter().find_map(|ending| file.strip_suffix(ending)).unwrap_or(file);
     file.strip_suffix(".ko").unwrap_or(file).replace('-', "_")
@@ -169,15 +185,10 @@ kernel/fs/fuse/fuse.ko:
     fn missing_ones_are_all_named() {
         let without: String =
             DEBIAN.lines().filter(|line| !line.contains("virtio_net")).map(|line| format!("{line}\n")).collect();
-        match needed(&without, "", "ext4").unwrap_err() {
-            ImageError::MissingModules { names } => assert_eq!(names, ["virtio_net", "ext4"]),
-            error => panic!("{error}"),
-        }
+        assert_eq!(needed(&without, "", "ext4").unwrap_err().names, ["virtio_net", "ext4"]);
         // A line that needs a file without a line of its own.
-        match needed("a/virtio_pci.ko: a/lost-one.ko\n", DEBIAN, "ext4").unwrap_err() {
-            ImageError::MissingModules { names } => assert!(names.contains(&"lost_one".to_owned()), "{names:?}"),
-            error => panic!("{error}"),
-        }
+        let error = needed("a/virtio_pci.ko: a/lost-one.ko\n", DEBIAN, "ext4").unwrap_err();
+        assert!(error.names.contains(&"lost_one".to_owned()), "{error}");
     }
 
     #[test]
@@ -207,6 +218,6 @@ kernel/fs/fuse/fuse.ko:
 
     #[test]
     fn garbage_is_missing_modules() {
-        assert!(matches!(needed("\0:::\n: :\nx", "\n\n/", "ext4"), Err(ImageError::MissingModules { .. })));
+        assert!(needed("\0:::\n: :\nx", "\n\n/", "ext4").is_err());
     }
 }
