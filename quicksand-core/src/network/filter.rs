@@ -1,7 +1,10 @@
-//! What a guest may send to passt: nothing that is addressed to this host.
+//! What a guest may send to passt: nothing that is addressed to this host. And what it gets from there: nothing that harms it.
 //!
 //! passt connects to whatever address a packet has, and with it to 127.0.0.1 or 0.0.0.0 for a guest that writes such a packet by
 //! hand; `--no-map-gw` closes one door only. So no such packet gets as far as passt.
+//!
+//! passt of 2023-03-09, as Debian 12 has it, sends TCP segments without any flag. A guest passes over those of its own connections. Of those that it
+//! forwards, as a container's, it knows none that such a segment belongs to: it resets them.
 
 use std::net::Ipv4Addr;
 
@@ -12,10 +15,17 @@ const TYPE_AT: usize = 12;
 const PACKET_AT: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const ARP: [u8; 2] = [0x08, 0x06];
-/// Length of an IPv4 header without options, and where its addresses are.
+/// Length of an IPv4 header without options, and where its place in a larger packet, its protocol and its addresses are.
 const HEADER: usize = 20;
+const FRAGMENT_AT: usize = 6;
+const PROTOCOL_AT: usize = 9;
 const SOURCE_AT: usize = 12;
 const DESTINATION_AT: usize = 16;
+
+const TCP: u8 = 6;
+/// Where a TCP header has its flags, and those of which each segment has one: FIN, SYN, RST, ACK.
+const FLAGS_AT: usize = 13;
+const FLAGS: u8 = 0x17;
 
 /// What is to become of a frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +72,20 @@ impl Filter {
     fn is_here(&self, destination: Ipv4Addr) -> bool {
         destination.is_loopback() || destination.octets()[0] == 0 || self.own.contains(&destination)
     }
+}
+
+/// Whether a frame is a TCP segment without any flag, which no connection has.
+pub(super) fn is_flagless(frame: &[u8]) -> bool {
+    let flags = || {
+        let packet = frame.get(TYPE_AT..)?.strip_prefix(&IPV4)?;
+        let fragment = u16::from_be_bytes(*packet.get(FRAGMENT_AT..)?.first_chunk()?) & 0x1fff;
+        if packet[0] >> 4 != 4 || *packet.get(PROTOCOL_AT)? != TCP || fragment != 0 {
+            return None;
+        }
+        let segment = packet.get(usize::from(packet[0] & 0x0f) * 4..)?;
+        segment.get(FLAGS_AT).copied()
+    };
+    flags().is_some_and(|flags| flags & FLAGS == 0)
 }
 
 fn address(frame: &[u8], at: usize) -> Option<Ipv4Addr> {
@@ -150,6 +174,32 @@ mod tests {
         long[PACKET_AT] = 0x4f;
         long.truncate(PACKET_AT + HEADER + 4);
         assert_eq!(filter.judge(&long), Verdict::Drop);
+    }
+
+    #[test]
+    fn segments_without_any_flag_are_told_from_others() {
+        let segment = |flags: u8| {
+            let mut frame = packet([10, 0, 2, 15]);
+            frame[PACKET_AT + HEADER + FLAGS_AT] = flags;
+            frame
+        };
+        // Those of congestion, urgency and haste alone make none.
+        for (flags, flagless) in [(0, true), (0xe8, true), (0x10, false), (0x02, false), (0x14, false), (0x11, false)] {
+            assert_eq!(is_flagless(&segment(flags)), flagless, "{flags:#x}");
+        }
+        // One with options in its header, a later piece of a packet, another protocol, and frames that are cut short.
+        let whole = segment(0);
+        let mut long = [&whole[..PACKET_AT + HEADER], &[1; 4], &whole[PACKET_AT + HEADER..]].concat();
+        long[PACKET_AT] = 0x46;
+        assert!(is_flagless(&long));
+        for (at, byte) in [(FRAGMENT_AT + 1, 9), (PROTOCOL_AT, 17), (0, 0x65)] {
+            let mut other = whole.clone();
+            other[PACKET_AT + at] = byte;
+            assert!(!is_flagless(&other), "{at}");
+        }
+        for len in 0..=PACKET_AT + HEADER + FLAGS_AT {
+            assert!(!is_flagless(&whole[..len]), "{len} bytes");
+        }
     }
 
     #[test]

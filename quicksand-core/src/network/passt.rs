@@ -26,7 +26,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    filter::{Filter, Verdict},
+    filter::{self, Filter, Verdict},
     wire::{self, Frames},
 };
 use crate::{
@@ -230,7 +230,7 @@ fn carry_out(guest: UnixStream, passt: &UnixStream, refusals: &Mutex<UnixStream>
     Ok(())
 }
 
-/// To the guest, all that comes, after passt has answered us.
+/// To the guest, what comes and is sound, after passt has answered us.
 fn carry_in(passt: UnixStream, guest: &Mutex<UnixStream>, answer: oneshot::Sender<io::Result<()>>) -> io::Result<()> {
     let mut question = Vec::new();
     wire::append(&who_has_gateway(), &mut question);
@@ -247,8 +247,18 @@ fn carry_in(passt: UnixStream, guest: &Mutex<UnixStream>, answer: oneshot::Sende
     if !works {
         return Ok(());
     }
+    let mut sound = Vec::new();
     while let Some(batch) = frames.next_batch()? {
-        wire::send(&guest.lock().unwrap_or_else(PoisonError::into_inner), batch.as_bytes())?;
+        let mut bytes = batch.as_bytes();
+        if batch.frames().any(filter::is_flagless) {
+            sound.clear();
+            batch
+                .frames()
+                .filter(|frame| !filter::is_flagless(frame))
+                .for_each(|frame| wire::append(frame, &mut sound));
+            bytes = &sound;
+        }
+        wire::send(&guest.lock().unwrap_or_else(PoisonError::into_inner), bytes)?;
     }
     Ok(())
 }
@@ -325,8 +335,10 @@ mod tests {
         assert_eq!(next(&mut from_passt).unwrap(), out);
         // The refusal, from the gateway to the guest.
         assert_eq!(next(&mut from_qemu).unwrap()[30..38], [GATEWAY, GUEST_ADDRESS].concat());
-        // The other way nothing is changed.
-        wire::send(&passt, &local).unwrap();
+        // The other way addresses are nothing to us, and a segment of TCP's without any flag is left out.
+        let mut flagless = packet(GUEST_ADDRESS);
+        flagless[4 + 14 + 9] = 6;
+        wire::send(&passt, &[&flagless[..], &local, &flagless].concat()).unwrap();
         assert_eq!(next(&mut from_qemu).unwrap(), local);
 
         drop((passt, from_passt));
