@@ -47,6 +47,8 @@ pub(crate) fn prepare() {
             let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
         }
     }
+    // As every init has it: else container engines can't share mounts with what they run.
+    let _ = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SHARED, None::<&str>);
     let name = fs::read_to_string("/etc/hostname").unwrap_or_default();
     let name = name.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("localhost");
     let _ = sethostname(name);

@@ -77,6 +77,10 @@ async fn check(sb: &Sandbox, unique: &str) {
                    busybox modprobe nf_tables && busybox modprobe dummy && busybox grep -cE '^(bridge|wireguard|nf_tables|dummy) ' \
                    /proc/modules";
     assert_eq!(sh(modules).await, "4\n");
+    // What container engines ask of an init: groups with limits, and mounts that are shared.
+    let engines = "cd /sys/fs/cgroup && echo +pids >cgroup.subtree_control && busybox mkdir mine && echo 7 >mine/pids.max && \
+                   cat mine/pids.max && busybox grep -cE ' / / .* shared:' /proc/self/mountinfo";
+    assert_eq!(sh(engines).await, "7\n1\n");
     // How its configuration has programs run; a command's own word goes before.
     assert_eq!(sh("echo $PATH $COLOUR; pwd; id -u").await, "/opt:/bin blue\n/srv\n0\n");
     let own =
