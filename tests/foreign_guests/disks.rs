@@ -61,6 +61,21 @@ pub(crate) fn busybox(tree: &Path) {
     fs::write(tree.join("etc/hostname"), "tiny\n").unwrap();
 }
 
+/// The root file system of a Debian with these packages, as an archive, after lines of shell whose `$1` is its root.
+pub(crate) fn debian(path: &Path, packages: &str, hook: &str) {
+    let (include, hook) = (format!("--include={packages}"), format!("--customize-hook={hook}"));
+    let mirror = "--aptopt=Acquire::Retries \"5\"";
+    let what = ["--format=tar", "--quiet", "--variant=minbase", mirror, &include, &hook, "bookworm"];
+    // As root it mounts what it has to take away again, and does not where it is ended.
+    let script = r#"target=$1; shift
+        if [ "$(id -u)" -eq 0 ] && unshare --mount true 2>/dev/null; then
+          exec unshare --mount --propagation private mmdebstrap --mode=root "$@" - >"$target"
+        fi
+        exec mmdebstrap "$@" - >"$target""#;
+    let arguments = ["-c", script, "sh", text(path)].into_iter().chain(what);
+    run("sh", &arguments.collect::<Vec<_>>());
+}
+
 /// Unpacks packages of Debian's with all that they depend on, without setting anything up.
 pub(crate) fn packages(names: &str, tree: &Path) {
     let archive = tempfile::NamedTempFile::new().unwrap();

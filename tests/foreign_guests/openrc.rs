@@ -22,17 +22,5 @@ echo openrc >"$1/etc/hostname""#;
 
 /// Its root file system, as an archive.
 pub(crate) fn archive() -> PathBuf {
-    disks::once("openrc.tar", |path| {
-        let packages = "--include=sysvinit-core,openrc,procps";
-        let hook = format!("--customize-hook={SLOW}");
-        let what = ["--format=tar", "--quiet", "--variant=minbase", packages, &hook, "bookworm"];
-        // As root it mounts what it has to take away again, and does not where it is ended.
-        let script = r#"target=$1; shift
-            if [ "$(id -u)" -eq 0 ] && unshare --mount true 2>/dev/null; then
-              exec unshare --mount --propagation private mmdebstrap --mode=root "$@" - >"$target"
-            fi
-            exec mmdebstrap "$@" - >"$target""#;
-        let arguments = ["-c", script, "sh", disks::text(path)].into_iter().chain(what);
-        disks::run("sh", &arguments.collect::<Vec<_>>());
-    })
+    disks::once("openrc.tar", |path| disks::debian(path, "sysvinit-core,openrc,procps", SLOW))
 }
