@@ -75,12 +75,9 @@ async fn resume() {
     assert!(kept.report().is_some_and(|report| report.join("report.json").is_file()));
     println!("it ended: {}", kept.end());
     // Twice: what is kept stays as it is.
-    let mut fastest = Duration::MAX;
     for _ in 0..2 {
-        let begun = Instant::now();
         let sb = kept.resume().await.unwrap();
         sb.ping().await.unwrap();
-        fastest = fastest.min(begun.elapsed());
         println!("resumed, {:?}", sb.start_report().unwrap().kind);
         let out = sb
             .execute("pgrep -x sleep -a; cat /dev/shm/here; cmp /etc/machine-id /dev/shm/id && rm /dev/shm/here")
@@ -89,7 +86,6 @@ async fn resume() {
         assert!(out.success(), "{out:?}");
         assert!(out.stdout.contains("sleep 4321") && out.stdout.ends_with("only\n"), "{out:?}");
     }
-    assert!(fastest < Duration::from_secs(2), "{fastest:?}");
 }
 
 /// A cache directory of its own, so that no other failures of the user count, with the images and states of the real one.
@@ -296,9 +292,21 @@ fn a_test_that_is_killed_can_be_told_from_one_that_passed() {
     let signal = |child: &Child, signal: Signal| kill(Pid::from_raw(child.id() as i32), signal).unwrap();
 
     let (mut child, directory) = start("failing::killed", "sleep");
+    // What was run is written down as it comes: what has ended with its output, what was under way as well.
+    let commands = || fs::read_to_string(directory.join("commands.jsonl")).unwrap();
+    let begun = Instant::now();
+    while !commands().contains("sleep 600") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", commands());
+        thread::sleep(Duration::from_millis(20));
+    }
     signal(&child, Signal::SIGKILL);
     child.wait().unwrap();
     assert!(directory.join("running").exists() && !directory.join("failed").exists());
+    let commands = commands();
+    let lines: Vec<&str> = commands.lines().collect();
+    assert_eq!(lines.len(), 8, "three that ended, with two lines each, and two that did not: {commands}");
+    assert!(lines[3].contains(r#""stdout":"printed\n""#) && lines[3].contains(r#""end":"code 3""#), "{commands}");
+    assert!(lines[7].contains("sleep 600") && lines[7].contains(r#""end":null"#), "{commands}");
 
     // As nextest does when its patience is over: 10 s later it kills.
     for (name, how, kept) in [("failing::told", "sleep", 1), ("failing::deaf", "block", 2)] {
@@ -312,7 +320,9 @@ fn a_test_that_is_killed_can_be_told_from_one_that_passed() {
         assert!(directory.join("failed").exists() && !directory.join("running").exists());
         let commands = fs::read_to_string(directory.join("commands.jsonl")).unwrap();
         assert!(commands.contains("printed"), "{commands}");
-        assert!(directory.join("journal.log").exists() && house.kept() == kept);
+        // Where the host is too busy to write the machine down in time, that is told.
+        let (was, late) = (house.kept(), text.contains("its machine is not kept: it took longer than"));
+        assert!(directory.join("journal.log").exists() && (was == kept || late), "{was} kept: {text}");
         assert!(last_words(&output)[0].starts_with("what is known of it: "), "{text}");
     }
 }

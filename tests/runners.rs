@@ -176,7 +176,7 @@ fn is_there(process: i32) -> bool {
 fn wait_until_gone(process: i32) {
     let begun = Instant::now();
     while is_there(process) {
-        assert!(begun.elapsed() < Duration::from_secs(5), "{process} is still there");
+        assert!(begun.elapsed() < PATIENCE, "{process} is still there");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -268,14 +268,24 @@ fn nextest_ends_a_test_that_takes_too_long_and_it_is_told() {
         return;
     }
     let house = House::new();
-    let output = house.run(&["nextest", "run", "--offline", "--profile", "impatient", "killed::hangs"]);
-    let text = said(&output);
-    assert_eq!(output.status.code(), Some(100), "{text}");
-    assert!(text.contains("TIMEOUT") && text.contains("1 timed out"), "{text}");
-    let directory = report_of(&text, "killed.hangs");
-    check_report(&directory, "the test still ran when its process was told to end by SIGTERM");
-    let commands = fs::read_to_string(directory.join("commands.jsonl")).unwrap();
-    assert!(commands.contains(r#""end":null"#), "{commands}");
+    // How much patience a test needs to come to its body depends on the machine.
+    for profile in ["impatient", "patient", "more-patient", "most-patient"] {
+        let output = house.run(&["nextest", "run", "--offline", "--profile", profile, "killed::hangs"]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(100), "{text}");
+        assert!(text.contains("TIMEOUT") && text.contains("1 timed out"), "{text}");
+        let directory = report_of(&text, "killed.hangs");
+        if house.notes().is_empty() {
+            let failure = fs::read_to_string(directory.join("failure.txt")).unwrap();
+            assert!(failure.contains("when its process was told to end by SIGTERM"), "{failure}");
+            assert!(directory.join("report.json").is_file() && directory.join("failed").is_file());
+            continue;
+        }
+        check_report(&directory, "the test still ran when its process was told to end by SIGTERM");
+        let commands = fs::read_to_string(directory.join("commands.jsonl")).unwrap();
+        assert!(commands.contains(r#""stdout":"before\n""#) && commands.contains(r#""end":null"#), "{commands}");
+        break;
+    }
     let (process, qemu) = house.wait_for_hang();
     assert!(!is_there(process) && !is_there(qemu));
     assert_eq!(house.machines(), 0);
@@ -303,8 +313,12 @@ fn nothing_stays_of_a_run_that_is_killed() {
         wait_until_gone(qemu);
         let mark = format!("suite::killed::hangs, process {process};");
         let left = fs::read_dir(project().target.join("quicksand")).unwrap();
-        let marks = left.filter_map(|run| fs::read_to_string(run.ok()?.path().join("suite.killed.hangs/running")).ok());
-        assert_eq!(marks.filter(|text| text.starts_with(&mark)).count(), 1, "it can be told from a test that passed");
+        let tests = left.map(|run| run.unwrap().path().join("suite.killed.hangs"));
+        let is_it = |test: &PathBuf| fs::read_to_string(test.join("running")).is_ok_and(|text| text.starts_with(&mark));
+        let tests: Vec<PathBuf> = tests.filter(is_it).collect();
+        assert_eq!(tests.len(), 1, "it can be told from a test that passed");
+        let commands = fs::read_to_string(tests[0].join("commands.jsonl")).unwrap();
+        assert!(commands.contains(r#""stdout":"before\n""#) && commands.contains("sleep 600"), "{commands}");
 
         // The next start takes the slot, and clears up.
         let output = house.run(&["test", "--offline", "--test", "suite", "--", "outcomes::passes"]);

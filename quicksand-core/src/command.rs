@@ -211,14 +211,14 @@ impl<'a> Command<'a> {
         let entry = child.entry.clone();
         let work = async {
             let (out, err) = tokio::join!(collect(out, &mut stdout, limit), collect(err, &mut stderr, limit));
+            // Before its end, with which it is written down.
+            entry.printed(&stdout, &stderr);
             if !(out && err) {
                 return Err(Error::TooLong { what: format!("the output of {command}"), limit });
             }
             child.wait().await
         };
-        let done = timeout(after, work).await;
-        entry.printed(&stdout, &stderr);
-        match done {
+        match timeout(after, work).await {
             Ok(Ok(status)) => {
                 let image = child.vm.origin().map(|state| state.image().name().to_owned()).unwrap_or_default();
                 Ok(Output::new(command, image, stdout, stderr, status))
@@ -228,6 +228,7 @@ impl<'a> Command<'a> {
                 Err(error)
             }
             Err(_) => {
+                entry.printed(&stdout, &stderr);
                 entry.timed_out(after);
                 child.kill();
                 // Cancelled as it is, its end is a matter of moments; the next command finds the guest without it.

@@ -1,17 +1,21 @@
 //! What was run in a sandbox, with its output and time, for whoever looks into a failure.
 //!
-//! Kept in memory within a bound, since it is wanted only where something failed: of a long output the first and the last, of many
-//! commands the last.
+//! Kept within a bound: of a long output the first and the last, of many commands the last. A file may follow it, so that something is
+//! left where the process is killed.
+
+mod record;
 
 use std::{
     collections::VecDeque,
     fmt::Write,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use serde::Serialize;
 
+use self::record::Record;
 use crate::ExitStatus;
 
 /// How much is kept of the start of an output, and of its end, in bytes.
@@ -21,6 +25,8 @@ const END: usize = 12 * 1024;
 const LINE: usize = 4 * 1024;
 /// How much is kept in all, in bytes.
 const ALL: usize = 2 << 20;
+/// How long the file that follows may become before it is written anew with what is kept, in bytes.
+const FILE: usize = 2 * ALL;
 
 /// What was run in a sandbox.
 #[derive(Debug)]
@@ -35,12 +41,14 @@ struct Kept {
     bytes: usize,
     last_id: u64,
     forgotten: u64,
+    /// The file that follows, if one does.
+    record: Option<Record>,
 }
 
 /// A command, as a line of JSON has it.
 #[derive(Debug, Serialize)]
 struct Logged {
-    #[serde(skip)]
+    /// By which the lines of one command are found.
     id: u64,
     /// When it began, in seconds since the sandbox started.
     at_s: f64,
@@ -82,6 +90,7 @@ impl CommandLog {
         let id = kept.last_id;
         let (at_s, command) = (self.begun.elapsed().as_secs_f64(), clipped(command.as_bytes(), LINE));
         kept.push(Logged { id, at_s, took_s: None, command, end: None, stdout: None, stderr: None });
+        kept.write_down(id);
         LogEntry { log: Arc::clone(self), id }
     }
 
@@ -93,16 +102,17 @@ impl CommandLog {
 
     /// All that is kept, one JSON object a line.
     pub(crate) fn json_lines(&self) -> String {
-        let kept = self.kept();
-        let mut text = String::new();
-        if kept.forgotten > 0 {
-            let _ = writeln!(text, r#"{{"forgotten":{}}}"#, kept.forgotten);
-        }
-        for command in &kept.commands {
-            text.push_str(&serde_json::to_string(command).unwrap_or_default());
-            text.push('\n');
-        }
-        text
+        self.kept().json_lines()
+    }
+
+    /// Has a file follow, made with the next command: a line as a command begins, and another as it ends.
+    pub(crate) fn record(&self, file: &Path) {
+        self.kept().record = Some(Record::new(file));
+    }
+
+    /// Has none follow any more.
+    pub(crate) fn stop_recording(&self) {
+        self.kept().record = None;
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -126,6 +136,32 @@ impl Kept {
         self.shrink();
     }
 
+    fn json_lines(&self) -> String {
+        let mut text = String::new();
+        if self.forgotten > 0 {
+            let _ = writeln!(text, r#"{{"forgotten":{}}}"#, self.forgotten);
+        }
+        for command in &self.commands {
+            text.push_str(&command.json_line());
+        }
+        text
+    }
+
+    /// Writes a command as it is now into the file that follows.
+    fn write_down(&mut self, id: u64) {
+        let Some(mut record) = self.record.take() else { return };
+        let command = self.commands.iter().rev().find(|command| command.id == id);
+        let line = command.map(Logged::json_line).unwrap_or_default();
+        let fits = record.length() + line.len() <= FILE;
+        match if fits { record.add(&line) } else { record.replace(&self.json_lines()) } {
+            Ok(()) => self.record = Some(record),
+            Err(error) => {
+                let path = record.path().display();
+                tracing::warn!(%path, %error, "what is run is no longer written down as it comes");
+            }
+        }
+    }
+
     fn shrink(&mut self) {
         while self.bytes > ALL
             && let Some(oldest) = self.commands.pop_front()
@@ -137,6 +173,10 @@ impl Kept {
 }
 
 impl Logged {
+    fn json_line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
     /// What it takes, about. Never less than before.
     fn len(&self) -> usize {
         let clip = |clip: &Option<Clip>| match clip {
@@ -186,12 +226,18 @@ impl LogEntry {
 
     fn end(&self, how: String) {
         let now = self.log.begun.elapsed().as_secs_f64();
-        self.log.kept().change(self.id, |command| {
+        let mut kept = self.log.kept();
+        let mut is_new = false;
+        kept.change(self.id, |command| {
             // A killed one also ends by a signal.
             if command.end.is_none() {
                 (command.took_s, command.end) = (Some(now - command.at_s), Some(how));
+                is_new = true;
             }
         });
+        if is_new {
+            kept.write_down(self.id);
+        }
     }
 }
 
@@ -252,5 +298,43 @@ mod tests {
         assert_eq!(lines.last().unwrap()["command"], "999");
         assert_eq!(lines[0]["forgotten"].as_u64().unwrap() as usize + lines.len() - 1, 1001);
         entry.ended(ExitStatus::Code(0));
+    }
+
+    #[test]
+    fn a_file_follows_within_a_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.jsonl");
+        let lines = || -> Vec<Value> {
+            let text = std::fs::read_to_string(&path).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let log = Arc::new(CommandLog::default());
+        log.record(&path);
+        assert!(!path.exists(), "nothing was run");
+        let first = log.enter("first");
+        assert_eq!((&lines()[0]["command"], &lines()[0]["end"]), (&"first".into(), &Value::Null));
+        first.printed(b"said", b"");
+        first.timed_out(Duration::from_secs(1));
+        first.ended(ExitStatus::Signal(9));
+        let told = lines();
+        assert_eq!((told.len(), &told[1]["id"], &told[1]["stdout"]), (2, &told[0]["id"], &"said".into()));
+        assert_eq!(told[1]["end"], "killed after 1000 ms");
+
+        for n in 0..1000 {
+            let entry = log.enter(&n.to_string());
+            entry.printed(&[b'x'; START + END], b"");
+            entry.ended(ExitStatus::Code(0));
+            assert!(std::fs::metadata(&path).unwrap().len() <= FILE as u64);
+        }
+        let told = lines();
+        assert!(told[0]["forgotten"].as_u64().is_some_and(|forgotten| forgotten > 0), "{}", told[0]);
+        assert_eq!((&told.last().unwrap()["command"], &told.last().unwrap()["end"]), (&"999".into(), &"code 0".into()));
+        log.stop_recording();
+        let before = told.len();
+        log.enter("later");
+        assert_eq!(lines().len(), before);
+        // A directory that has gone is no fault of the command.
+        log.record(&directory.path().join("gone/x.jsonl"));
+        log.enter("nowhere").ended(ExitStatus::Code(0));
     }
 }

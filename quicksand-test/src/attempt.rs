@@ -5,6 +5,8 @@
 //! failed     what `running` becomes where the test fails
 //! ```
 //!
+//! Beside it grows the list of what is run in its machine, for a test that is killed.
+//!
 //! A test that passes removes its directory. So a directory with `running` that nobody locks is that of a test which was killed before
 //! it came to its end.
 
@@ -14,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::place;
+use crate::{bundle::COMMANDS, place};
 
 const RUNNING: &str = "running";
 const FAILED: &str = "failed";
@@ -53,7 +55,9 @@ impl Attempt {
     /// Ends one that did not fail: nothing of it stays.
     pub(crate) fn passed(&self) {
         let Some(directory) = &self.directory else { return };
-        let _ = fs::remove_file(directory.join(RUNNING));
+        for name in [RUNNING, COMMANDS] {
+            let _ = fs::remove_file(directory.join(name));
+        }
         let _ = fs::remove_dir(directory);
         // Where it is the last one there.
         let _ = directory.parent().map(fs::remove_dir);

@@ -19,6 +19,8 @@ use quicksand_core::{Error, Sandbox};
 use serde::Serialize;
 use tokio::time::timeout;
 
+/// What was run in the guest. It grows while the test runs.
+pub(crate) const COMMANDS: &str = "commands.jsonl";
 /// Most that a file may hold, in bytes.
 const MOST: usize = 4 << 20;
 /// What the guest is asked for. It writes its journal under the machine id with which it booted, not under the clone's own.
@@ -70,7 +72,7 @@ pub(crate) fn write_report(directory: &Path, report: &Report, reason: &str) {
 /// Writes what is known of a machine without asking its guest.
 pub(crate) fn write_evidence(directory: &Path, sandbox: &Sandbox) {
     let Ok(evidence) = sandbox.evidence() else { return };
-    write(directory, "commands.jsonl", &evidence.commands);
+    write(directory, COMMANDS, &evidence.commands);
     write(directory, "console.log", &evidence.console);
     write(directory, "qemu.sh", &format!("{}\n", evidence.qemu_command));
     write(directory, "qemu.log", &evidence.qemu_log);
@@ -114,7 +116,10 @@ fn write(directory: &Path, name: &str, text: &str) {
     while !text.is_char_boundary(from) {
         from += 1;
     }
-    if let Err(error) = fs::write(directory.join(name), &text[from..]) {
+    // What there is of it already is not lost by an end of this process.
+    let fresh = directory.join(name.to_owned() + ".new");
+    let written = fs::write(&fresh, &text[from..]).and_then(|()| fs::rename(&fresh, directory.join(name)));
+    if let Err(error) = written {
         tracing::warn!(path = %directory.join(name).display(), %error, "a part of what is known of a failure is lost");
     }
 }

@@ -25,7 +25,10 @@ pub(crate) enum Cause {
     /// Its body took longer than that.
     TimedOut(Duration),
     /// The process was told to end.
-    Terminated,
+    Terminated {
+        /// Whether the test had its machine by then.
+        has_machine: bool,
+    },
 }
 
 impl Cause {
@@ -44,7 +47,10 @@ impl Cause {
             Cause::TimedOut(limit) => {
                 format!("the test's body took longer than {limit:?}; a longer time is given with timeout = \"..\"")
             }
-            Cause::Terminated => "the test still ran when its process was told to end by SIGTERM".to_owned(),
+            Cause::Terminated { has_machine } => {
+                let what = if *has_machine { "the test still ran" } else { "the test still waited for its machine" };
+                format!("{what} when its process was told to end by SIGTERM")
+            }
         }
     }
 }
@@ -71,7 +77,8 @@ pub(crate) fn last_words(
     let next = match cause {
         Cause::NoMachine(_) => "quicksand doctor".to_owned(),
         _ if matches!(machine, Some(Ok(_))) => format!("quicksand shell {}", shell_word(test)),
-        _ => format!("cat {directory}/commands.jsonl"),
+        Cause::Terminated { has_machine: false } => format!("cat {directory}/report.json"),
+        _ => format!("cat {directory}/{}", bundle::COMMANDS),
     };
     let _ = write!(words, "what is known of it: {directory}\nto look into it: {next}");
     words
@@ -106,6 +113,8 @@ mod tests {
         let (kept, full) = (Ok("/kept".to_owned()), Err("failed to write: no space left".to_owned()));
         assert_eq!(last(&returned, Some(&kept)), "to look into it: quicksand shell m::t");
         assert_eq!(last(&returned, None), "to look into it: cat '/a b/target/quicksand/run/test'/commands.jsonl");
+        let told = |has_machine| last(&Cause::Terminated { has_machine }, None);
+        assert!(told(true).ends_with("/commands.jsonl") && told(false).ends_with("/report.json"));
         assert_eq!(last(&Cause::NoMachine(String::new()), None), "to look into it: quicksand doctor");
         assert_eq!(last(&returned, Some(&full)), last(&returned, None));
         assert!(words(&returned, Some(&full)).contains("its machine is not kept: failed to write: no space left\n"));

@@ -82,7 +82,7 @@ where
             say(&format!("{reason}\n{last_words}"));
             resume_unwind(Box::new(reason))
         }
-        Cause::Terminated => {
+        Cause::Terminated { .. } => {
             // The runner no longer gets to print what it captured.
             print_past_capture(&format!("{}: {reason}\n{last_words}\n", meta.name));
             drop(entry);
@@ -111,7 +111,7 @@ where
     let prepared = tokio::select! {
         biased;
         prepared = prepare(meta) => prepared,
-        () = entry.terminated() => return failed(Cause::Terminated).await,
+        () = entry.terminated() => return failed(Cause::Terminated { has_machine: false }).await,
     };
     let sandbox = match prepared {
         Ok(sandbox) => sandbox,
@@ -136,7 +136,7 @@ where
         },
         End::Panicked(panic) => Cause::Panicked(panic),
         End::TimedOut => Cause::TimedOut(limit),
-        End::Terminated => Cause::Terminated,
+        End::Terminated => Cause::Terminated { has_machine: true },
     };
     failed(cause).await
 }

@@ -96,8 +96,14 @@ fn end_process(told: &watch::Sender<bool>) {
     };
     if !all_done(REACTION) {
         let deaf: Vec<_> = running().iter().filter(|test| !test.has_noticed()).cloned().collect();
-        deaf.iter().for_each(|test| test.keep_what_is_known());
-        running().retain(|test| !deaf.iter().any(|deaf| Arc::ptr_eq(test, deaf)));
+        // All at once: there is time for one after the other only where there are few.
+        for test in deaf {
+            let keep = move || {
+                test.keep_what_is_known();
+                running().retain(|other| !Arc::ptr_eq(other, &test));
+            };
+            let _ = thread::Builder::new().name("quicksand-evidence".into()).spawn(keep);
+        }
         all_done(PATIENCE);
     }
     exit(CODE);

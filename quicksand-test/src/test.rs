@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     attempt::Attempt,
-    bundle::{self, Report, Times},
+    bundle::{self, COMMANDS, Report, Times},
     current,
     describe::error_text,
     failure::{Cause, last_words, print_past_capture},
@@ -43,8 +43,8 @@ struct Patience {
 }
 
 const PATIENCE: Patience = Patience { keep: Duration::from_secs(60), guest: Duration::from_secs(10) };
-/// cargo-nextest kills a test 10 s after it has told it to end.
-const SHORT_PATIENCE: Patience = Patience { keep: Duration::from_secs(4), guest: Duration::from_secs(2) };
+/// cargo-nextest kills a test 10 s after it has told it to end, and the last words come after all of these.
+const SHORT_PATIENCE: Patience = Patience { keep: Duration::from_secs(4), guest: Duration::from_secs(1) };
 
 /// A test while it runs.
 #[derive(Debug)]
@@ -86,8 +86,12 @@ impl Test {
 
     /// Takes note of its machine.
     pub(crate) fn has_machine(&self, sandbox: &Sandbox) {
+        let activity = sandbox.activity().ok();
+        if let (Some(activity), Some(directory)) = (&activity, self.attempt.directory()) {
+            activity.record(&directory.join(COMMANDS));
+        }
         if let Some(listener) = current::listener() {
-            listener.has_machine(sandbox.activity().ok());
+            listener.has_machine(activity);
         }
         let mut state = self.state();
         state.sandbox = sandbox.share().ok();
@@ -109,22 +113,20 @@ impl Test {
     /// Keeps what is known of it once it has failed, and its machine. Returns the last words on it.
     pub(crate) async fn failed(&self, cause: &Cause) -> String {
         self.seen_to.store(true, Ordering::SeqCst);
-        let patience = if matches!(cause, Cause::Terminated) { SHORT_PATIENCE } else { PATIENCE };
+        let patience = if matches!(cause, Cause::Terminated { .. }) { SHORT_PATIENCE } else { PATIENCE };
         let sandbox = self.state().sandbox.take();
+        self.write_what_is_there(sandbox.as_ref(), &cause.reason());
         let keep = Environment::read().map_or(Keep::Failed, |environment| environment.keep);
         if let Some(sandbox) = &sandbox {
-            if let Some(directory) = self.attempt.directory() {
-                bundle::write_evidence(directory, sandbox);
-            }
             if keep != Keep::Never {
                 self.keep(sandbox, &cause.reason(), patience.keep).await;
+                self.write_report(&cause.reason());
             }
             if let Some(directory) = self.attempt.directory() {
                 bundle::write_screenshot(directory, sandbox, patience.guest).await;
                 bundle::write_journal(directory, sandbox, patience.guest).await;
             }
         }
-        self.write_report(&cause.reason());
         let machine = self.state().machine.clone();
         if let (Some(listener), Some(directory)) = (current::listener(), self.attempt.directory()) {
             listener.left(directory);
@@ -138,6 +140,9 @@ impl Test {
     pub(crate) async fn passed(&self) {
         self.seen_to.store(true, Ordering::SeqCst);
         let sandbox = self.state().sandbox.take();
+        if let Some(activity) = sandbox.as_ref().and_then(|sandbox| sandbox.activity().ok()) {
+            activity.stop_recording();
+        }
         let keep = || Environment::read().map(|environment| environment.keep);
         if let (Some(sandbox), Ok(Keep::Always)) = (sandbox, keep()) {
             self.keep(&sandbox, "passed", PATIENCE.keep).await;
@@ -161,6 +166,20 @@ impl Test {
         state.machine = Some(kept);
     }
 
+    /// Writes what costs nothing to be had, before anything that takes its time: this process may not have much.
+    fn write_what_is_there(&self, sandbox: Option<&Sandbox>, reason: &str) {
+        self.write_report(reason);
+        let Some(directory) = self.attempt.directory() else { return };
+        if let Some(sandbox) = sandbox {
+            if let Ok(activity) = sandbox.activity() {
+                activity.stop_recording();
+            }
+            bundle::write_evidence(directory, sandbox);
+        }
+        self.attempt.failed();
+        place::settle_run(directory);
+    }
+
     fn write_report(&self, reason: &str) {
         let Some(directory) = self.attempt.directory() else { return };
         let state = self.state();
@@ -178,8 +197,6 @@ impl Test {
         };
         drop(state);
         bundle::write_report(directory, &report, reason);
-        self.attempt.failed();
-        place::settle_run(directory);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -193,16 +210,17 @@ impl signals::Running for Test {
     }
 
     fn keep_what_is_known(&self) {
-        let cause = Cause::Terminated;
-        let runtime = self.state().runtime.clone();
+        let (runtime, has_machine) = {
+            let state = self.state();
+            (state.runtime.clone(), state.sandbox.is_some())
+        };
+        let cause = Cause::Terminated { has_machine };
         let words = match runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread) {
             Some(runtime) => runtime.block_on(self.failed(&cause)),
             // Its thread is the one that would talk to the guest.
             None => {
-                if let (Some(directory), Some(sandbox)) = (self.attempt.directory(), &self.state().sandbox) {
-                    bundle::write_evidence(directory, sandbox);
-                }
-                self.write_report(&cause.reason());
+                let sandbox = self.state().sandbox.take();
+                self.write_what_is_there(sandbox.as_ref(), &cause.reason());
                 let words = self.attempt.directory().map(|directory| last_words(self.name, &cause, directory, None));
                 words.unwrap_or_default()
             }

@@ -43,6 +43,17 @@ impl Activity {
     pub fn command(&self) -> Option<String> {
         self.0.running()
     }
+
+    /// Writes what is run from now on into a file as it comes: a line as a command begins, and another as it ends. The file is there from
+    /// the first command on.
+    pub fn record(&self, file: &Path) {
+        self.0.record(file);
+    }
+
+    /// Ends that.
+    pub fn stop_recording(&self) {
+        self.0.stop_recording();
+    }
 }
 
 impl Sandbox {

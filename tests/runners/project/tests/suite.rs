@@ -57,8 +57,10 @@ mod killed {
 
     #[sandbox_test(save = "base")]
     async fn hangs(sb: Sandbox) {
+        sb.execute("echo before").await.unwrap();
+        let mut under_way = sb.command("sleep").arg("600").spawn().await.unwrap();
         note(&format!("qemu {}", sb.qemu_pid().unwrap()));
-        sb.execute("echo before; sleep 600").await.unwrap();
+        under_way.wait().await.unwrap();
     }
 }
 
