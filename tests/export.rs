@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -119,7 +119,8 @@ impl Forged {
             ("image/image.json", image.into_bytes()),
             ("image/disk.qcow2", disk.clone()),
             ("image/kernel", b"kernel".to_vec()),
-            ("layers/0.qcow2", disk),
+            // With a hole behind it, as QEMU leaves some.
+            ("layers/0.qcow2", [disk, vec![0; 8 << 20]].concat()),
         ];
         Forged { directory, files: files.into_iter().map(|(name, content)| (name.to_owned(), content)).collect() }
     }
@@ -178,6 +179,9 @@ impl Forged {
         if imported.is_err() {
             assert_eq!(fs::read_dir(&saves).unwrap().count(), 0, "nothing half-made stays");
         } else {
+            // What a disk has not is not stored.
+            let disk = fs::metadata(saves.join("s/layers/0.qcow2")).unwrap();
+            assert!(disk.blocks() * 512 <= disk.len() / 2, "{} blocks for {} bytes", disk.blocks(), disk.len());
             fs::remove_dir_all(&saves).unwrap();
         }
         imported.map(drop)

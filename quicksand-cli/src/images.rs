@@ -68,7 +68,7 @@ pub(crate) async fn images(command: ImagesCommand) -> Result {
 
 /// An image by its name, its reference or its file.
 async fn get(cache: &Cache, name: &str) -> Result<Image> {
-    let is_path = name.starts_with(['.', '/', '~']) || (name.contains('/') && Path::new(name).is_file());
+    let is_path = name.starts_with(['.', '/', '~']) || (name.contains('/') && Path::new(name).exists());
     let got = if is_path {
         ensure_disk(cache, Path::new(name), &reporter()).await
     } else {

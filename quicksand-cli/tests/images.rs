@@ -35,6 +35,45 @@ fn an_empty_cache_has_none_and_says_how_to_get_one() {
     );
 }
 
+/// Where a file is wanted, a pipe, a socket or a device is refused by its name, and nothing is waited for.
+#[test]
+fn what_is_no_file_is_refused_by_its_name() {
+    let cache = tempfile::tempdir().unwrap();
+    let path = |name: &str| cache.path().join(name).to_str().unwrap().to_owned();
+    let [pipe, socket, layout] = ["a.pipe", "a.socket", "layout"].map(path);
+    let make_pipe = |path: &str| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    make_pipe(&pipe);
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::create_dir(&layout).unwrap();
+    fs::write(path("layout/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    make_pipe(&path("layout/index.json"));
+    fs::write(path("disk.qcow2"), "x").unwrap();
+    let (archive, layout) = (format!("docker-archive:{pipe}"), format!("oci-layout:{layout}"));
+    for (arguments, named, what) in [
+        (&["images", "import", &pipe, "x"][..], "a.pipe", "a pipe"),
+        (&["images", "pull", &pipe], "a.pipe", "a pipe"),
+        (&["images", "pull", &socket], "a.socket", "a socket"),
+        (&["run", &pipe, "--", "true"], "a.pipe", "a pipe"),
+        (&["run", &socket, "--", "true"], "a.socket", "a socket"),
+        (&["run", "/dev/zero", "--", "true"], "/dev/zero", "a device"),
+        (&["run", &archive, "--", "true"], "a.pipe", "a pipe"),
+        (&["run", &layout, "--", "true"], "layout/index.json", "a pipe"),
+        (&["saves", "import", &pipe, "x"], "a.pipe", "a pipe"),
+    ] {
+        let output = Command::new("timeout")
+            .args(["100", env!("CARGO_BIN_EXE_quicksand")])
+            .args(arguments)
+            .env("QUICKSAND_CACHE_DIR", cache.path())
+            .env("QUICKSAND_OFFLINE", "1")
+            .current_dir(cache.path())
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && output.status.code() != Some(124), "{arguments:?}: {said}");
+        assert!(said.contains(named) && said.contains(what), "{arguments:?}: {said}");
+    }
+}
+
 /// The image that the other tests made: listed, shown and removed in a copy of its own.
 #[test]
 fn what_is_there_is_listed_shown_and_removed() {

@@ -61,6 +61,7 @@ pub mod memory;
 mod mount;
 mod network;
 mod pattern;
+mod plain_file;
 mod progress;
 mod project;
 mod project_list;

@@ -237,7 +237,7 @@ fn parse_map(line: &str) -> Option<(Map, u64)> {
 }
 
 /// The next stretch of data of a file at or after `at`. A file system without holes says that all is data.
-fn next_extent(file: &File, at: u64, len: u64) -> io::Result<Option<(u64, u64)>> {
+pub(crate) fn next_extent(file: &File, at: u64, len: u64) -> io::Result<Option<(u64, u64)>> {
     if at >= len {
         return Ok(None);
     }

@@ -33,6 +33,7 @@ use serde::{
 use crate::{
     cache::{Cache, CacheError},
     image::Recipe,
+    plain_file,
     source::short_key,
 };
 
@@ -247,7 +248,7 @@ impl Project {
 }
 
 fn read(path: &Path) -> Result<Option<String>, ProjectError> {
-    match fs::read_to_string(path) {
+    match plain_file::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("read", path)(error)),

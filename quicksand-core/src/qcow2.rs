@@ -5,10 +5,11 @@
 //! `docs/interop/qcow2.txt`.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
+
+use crate::plain_file;
 
 /// The first bytes of every qcow2.
 pub const MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -60,7 +61,7 @@ pub enum Qcow2Error {
 /// [`Qcow2Error`].
 pub fn check(path: &Path) -> Result<Header, Qcow2Error> {
     let mut bytes = Vec::with_capacity(HEADER_LEN);
-    let read = File::open(path).and_then(|file| file.take(HEADER_LEN as u64).read_to_end(&mut bytes));
+    let read = plain_file::open(path).and_then(|file| file.take(HEADER_LEN as u64).read_to_end(&mut bytes));
     read.map_err(|source| Qcow2Error::Io { path: path.to_owned(), source })?;
     parse(&bytes).map_err(|why| Qcow2Error::Refused { path: path.to_owned(), why })
 }

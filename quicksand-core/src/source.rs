@@ -37,7 +37,7 @@ impl Source {
     /// Finds what a name means: the file of a disk, a directory that holds a save, a save of that name, an image.
     pub(crate) async fn find(host: &Host, name: &str, saves: &Path, reporter: &Reporter) -> Result<Source, Error> {
         let directory = if name.contains('/') { PathBuf::from(name) } else { saves.join(name) };
-        if name.contains('/') && directory.is_file() {
+        if name.contains('/') && directory.exists() && !directory.is_dir() {
             return Ok(Source::Image(image::ensure_disk(&host.cache, &directory, reporter).await?));
         }
         if let Some(state) = State::read(&directory)? {

@@ -32,7 +32,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize, de::Error as _};
 
-use crate::{cache::hold, image::Image, machine::Machine, random, run_dir::RunDir};
+use crate::{cache::hold, image::Image, machine::Machine, plain_file, random, run_dir::RunDir};
 
 /// The manifest's version. Raised with every change that an older reader would misread.
 const VERSION: u32 = 1;
@@ -340,7 +340,7 @@ pub(crate) fn link(from: &Path, to: &Path, across: Across) -> Result<(), StateEr
         return Ok(());
     }
     match across {
-        Across::Copy => fs::copy(from, to).map(drop).map_err(io_error("copy to", to)),
+        Across::Copy => plain_file::copy(from, to).map_err(io_error("copy to", to)),
         Across::Name => {
             let name = fs::read_link(from).unwrap_or_else(|_| from.to_owned());
             std::os::unix::fs::symlink(name, to).map_err(io_error("make the link", to))

@@ -6,17 +6,18 @@ use std::{
     io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+        fs::{FileExt, MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    libc,
     unistd::{Whence, lseek},
 };
 use sha2::{Digest, Sha256};
+
+use crate::plain_file;
 
 /// What a block of a file's content has at the most. One of zeros counts as a hole.
 const BLOCK: usize = 64 * 1024;
@@ -96,12 +97,8 @@ fn add(hash: &mut Sha256, text: &[u8]) {
 }
 
 fn add_content(hash: &mut Sha256, path: &Path) -> io::Result<()> {
-    // A pipe that has just taken the file's place is opened at once, and then refused.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = plain_file::open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it was replaced meanwhile"));
-    }
     hash.update([u8::from(metadata.permissions().mode() & 0o111 != 0)]);
     hash.update(metadata.size().to_le_bytes());
     let (mut block, mut at) = (vec![0; BLOCK], 0);

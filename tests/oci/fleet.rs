@@ -116,7 +116,7 @@ async fn what_one_host_made_others_start_from() {
     container.write_layout(temp.path(), "x");
     Sandbox::builder(format!("oci-layout:{}", temp.path().display())).start().await.unwrap().stop().await.unwrap();
     let shared = Cache::from_environment().unwrap();
-    let name = container.index().digest().replace("sha256:", "oci-");
+    let name = container.index().digest().replace("sha256:", "oci2-");
     let pushed = push(&shared, &name, &place("image"), WithMemory::IfItFits, &quiet).await.unwrap();
     assert!(pushed.warm >= 1 && pushed.left_out.is_none() && pushed.sent == pushed.size, "{pushed:?}");
 

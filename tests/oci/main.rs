@@ -117,7 +117,7 @@ async fn a_layout_boots_and_starts_warm() {
         sb.command("/opt/capable/busybox").args(["grep", "CapEff", "/proc/self/status"]).user("app").output().await;
     assert_eq!(out.unwrap().stdout, "CapEff:\t0000000000002000\n");
     let raw = temp.path().join("disk.raw");
-    let disk = disk_of(&image.index().digest().replace("sha256:", "oci-"));
+    let disk = disk_of(&image.index().digest().replace("sha256:", "oci2-"));
     let convert = Command::new("qemu-img").args(["convert", "-O", "raw"]).args([&disk, &raw]).status().unwrap();
     assert!(convert.success());
     let debugfs =

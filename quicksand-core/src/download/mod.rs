@@ -15,7 +15,7 @@ mod proxy;
 mod transfer;
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -34,6 +34,7 @@ pub use error::DownloadError;
 
 use crate::{
     cache::{Cache, download_lock_name, touch},
+    plain_file,
     progress::Reporter,
 };
 use proxy::Proxies;
@@ -235,7 +236,7 @@ fn root_certificates(settings: &Settings) -> Result<RootCerts, DownloadError> {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
-    let pem = fs::read(path).map_err(|error| error.to_string())?;
+    let pem = plain_file::read(path).map_err(|error| error.to_string())?;
     let items = ureq::tls::parse_pem(&pem).map(|item| item.map_err(|error| error.to_string()));
     let certificates = items.filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),

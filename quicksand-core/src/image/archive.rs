@@ -1,6 +1,6 @@
 //! Images of a root file system in a tar archive, as `tar`, `mmdebstrap` or `docker export` make it; it may be compressed.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{io::Read, path::Path};
 
 use super::{
     Image, ImageError,
@@ -10,12 +10,12 @@ use super::{
     metadata::Defaults,
     rootfs::Section,
 };
-use crate::{cache::Cache, progress::Reporter};
+use crate::{cache::Cache, plain_file, progress::Reporter};
 
 /// Whether a file is a tar archive, by its content. Where it can't be read it is none.
 pub(super) fn is_archive(path: &Path) -> bool {
     let mut block = Vec::new();
-    let read = File::open(path).and_then(|file| unpacked(file.take(16 << 20), 16 << 20)).and_then(|file| {
+    let read = plain_file::open(path).and_then(|file| unpacked(file.take(16 << 20), 16 << 20)).and_then(|file| {
         let mut file = file.take(512);
         file.read_to_end(&mut block)
     });
@@ -32,12 +32,16 @@ pub(super) async fn ensure(
 ) -> Result<Image, ImageError> {
     let name = match name {
         Some(name) => name.to_owned(),
-        None => format!("rootfs-{}", DiskFile { disk: path.to_owned(), kernel: None, initrd: None }.key()?),
+        None => format!(
+            "rootfs{}-{}",
+            layers::MAKING,
+            DiskFile { disk: path.to_owned(), kernel: None, initrd: None }.key()?
+        ),
     };
     if let Some(image) = Image::find(cache, &name)? {
         return Ok(image);
     }
-    let content = File::open(path).and_then(Section::whole).map_err(ImageError::io("read", path))?;
+    let content = plain_file::open(path).and_then(Section::whole).map_err(ImageError::io("read", path))?;
     let layer = Blob { name: "the archive".into(), content, digest: None, archive_digest: None };
     let root_fs = RootFs {
         name: path.display().to_string(),

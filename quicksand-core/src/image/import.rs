@@ -25,7 +25,7 @@ use super::{
     off_the_runtime,
     tool::require,
 };
-use crate::{cache::Cache, progress::Reporter, qcow2, random::hex};
+use crate::{cache::Cache, plain_file, progress::Reporter, qcow2, random::hex};
 
 const INSPECT: &str = include_str!("inspect.sh");
 /// The most that a disk unpacks to, in bytes.
@@ -159,7 +159,7 @@ async fn take_disk(from: &Path, directory: &Path, reporter: &Reporter) -> Result
         if packed {
             let total = original.metadata().map_or(0, |metadata| metadata.len());
             shown.report("unpack", 0, total);
-            let input = File::open(&original).map_err(ImageError::io("read", &original))?;
+            let input = plain_file::open(&original).map_err(ImageError::io("read", &original))?;
             let mut current = 0;
             let input = Counted {
                 from: input,
@@ -171,8 +171,8 @@ async fn take_disk(from: &Path, directory: &Path, reporter: &Reporter) -> Result
             let write = || copy_sparsely(unpacked(input, LARGEST_DISK)?, &mut File::create(&to)?);
             write().map_err(ImageError::io("unpack", &original))
         } else {
-            // A copy, or where the file system can, the same blocks: the original may change.
-            fs::copy(&original, &to).map(drop).map_err(ImageError::io("copy", &original))
+            // The original may change.
+            plain_file::copy(&original, &to).map_err(ImageError::io("copy", &original))
         }
     })
     .await?;
@@ -194,7 +194,7 @@ async fn take_disk(from: &Path, directory: &Path, reporter: &Reporter) -> Result
 
 fn first_bytes(path: &Path) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut bytes));
+    let read = plain_file::open(path).and_then(|file| file.take(512).read_to_end(&mut bytes));
     read.map(|_| bytes).map_err(ImageError::io("read", path))
 }
 
@@ -260,7 +260,7 @@ async fn take_boot(
 ) -> Result<Boot, ImageError> {
     let kernel_path = directory.join("kernel");
     let (release, size) = if let Some(kernel) = &file.kernel {
-        let content = fs::read(kernel).map_err(ImageError::io("read", kernel))?;
+        let content = plain_file::read(kernel).map_err(ImageError::io("read", kernel))?;
         (release_of(&content), store(&content[..], &kernel_path)?)
     } else {
         let mut chosen = None;
@@ -302,7 +302,7 @@ async fn take_boot(
         }
         reporter.report("take kernel", order.len() as u64, order.len() as u64);
     } else if let Some(initrd) = &file.initrd {
-        let bytes = fs::read(initrd).map_err(ImageError::io("read", initrd))?;
+        let bytes = plain_file::read(initrd).map_err(ImageError::io("read", initrd))?;
         let files = cpio::files(&bytes, LARGEST_FILE, |path| path.contains("lib/modules/"));
         let files = files.map_err(ImageError::io("read", initrd))?;
         let text = |name: &str| {

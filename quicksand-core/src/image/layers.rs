@@ -37,6 +37,9 @@ const LEAST_DISK: u64 = 4 << 30;
 /// ext4 is made with a file for each so many bytes.
 const BYTES_PER_FILE: u64 = 16 << 10;
 
+/// Raised whenever the same archive makes another image: it is part of the names in the cache, so that older images are made anew.
+pub(super) const MAKING: u32 = 2;
+
 /// How much is read at a time.
 const BUFFER: usize = 256 << 10;
 /// The merged archive, in the image's directory while that is made.

@@ -182,7 +182,7 @@ impl Found {
     ) -> Pin<Box<dyn Future<Output = Result<Image, ImageError>> + Send + 'a>> {
         Box::pin(async move {
             let path = self.directory.join(&self.recipe.from);
-            let base = if self.recipe.from.contains('/') && path.is_file() {
+            let base = if self.recipe.from.contains('/') && path.exists() && !path.is_dir() {
                 super::ensure_disk(cache, &path, reporter).await
             } else {
                 super::ensure(cache, &self.recipe.from, reporter).await

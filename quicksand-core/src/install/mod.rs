@@ -9,7 +9,6 @@ mod error;
 mod loader_cache;
 
 use std::{
-    fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -17,7 +16,7 @@ use std::{
 
 use tar::{EntryType, Header};
 
-use crate::{Error, Result, Sandbox};
+use crate::{Error, Result, Sandbox, plain_file};
 
 pub use error::InstallError;
 
@@ -69,7 +68,7 @@ impl Sandbox {
 
     async fn put(&self, program: &Path, to: PathBuf) -> Result<PathBuf> {
         let path = program.to_owned();
-        let read = tokio::task::spawn_blocking(move || fs::read(&path)).await;
+        let read = tokio::task::spawn_blocking(move || plain_file::read(&path)).await;
         let content = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         let content = content.map_err(Error::io("read", program))?;
         check::check(self, program, &content, &to).await?;

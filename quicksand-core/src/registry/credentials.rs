@@ -1,11 +1,12 @@
 //! The user's logins: those of Docker's `config.json` and of the programs that it names.
 
-use std::{env, fmt, fs::File, io, path::PathBuf, time::Duration};
+use std::{env, fmt, io, path::PathBuf, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
 
 use super::RegistryError;
+use crate::plain_file;
 
 /// How long the program that keeps credentials may take. It may ask its user something.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +38,7 @@ impl Login {
 pub(super) async fn find(registry: &str) -> Result<Option<Login>, RegistryError> {
     let failed = |why: String| RegistryError::Credentials { registry: registry.to_owned(), why };
     let Some(path) = path() else { return Ok(None) };
-    let file = match File::open(&path) {
+    let file = match plain_file::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|error| failed(format!("{}: {error}", path.display())))?,
     };

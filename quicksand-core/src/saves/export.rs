@@ -26,6 +26,10 @@ impl Drop for Unfinished {
 }
 
 pub(super) fn write(state: &State, file: &Path, reporter: &Reporter) -> Result<(), ArchiveError> {
+    // It would be replaced by a file of its name.
+    if fs::metadata(file).is_ok_and(|there| !there.is_file()) {
+        return Err(failed("replace", file)(io::Error::other("it is no file")));
+    }
     let files = files(state);
     if let Some((_, path)) = files.iter().find(|(name, _)| name.len() > LONGEST_PATH) {
         return Err(failed("name in an export", path)(io::ErrorKind::InvalidFilename.into()));

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     path::Path,
 };
 
@@ -15,7 +15,7 @@ use crate::{
     cache::{CacheError, Unfinished},
     image::Image,
     machine::{LEAST_MEMORY, MOST_CPUS},
-    qcow2, random,
+    plain_file, qcow2, random,
     state::{Manifest, State},
 };
 
@@ -23,7 +23,8 @@ use crate::{
 const SPARE: u64 = 64 << 20;
 
 pub(super) fn read(file: &Path, directory: &Path, reporter: &Reporter) -> Result<()> {
-    let source = File::open(file).map_err(|source| ArchiveError::Io { what: "open", path: file.to_owned(), source })?;
+    let source =
+        plain_file::open(file).map_err(|source| ArchiveError::Io { what: "open", path: file.to_owned(), source })?;
     let mut archive = tar::Archive::new(GzDecoder::new(io::BufReader::with_capacity(256 * 1024, source)));
     let not_an_export = |why: String| ArchiveError::NotAnExport { file: file.to_owned(), why };
     // Raw: no entry says anything of another one.
@@ -70,10 +71,16 @@ pub(super) fn read(file: &Path, directory: &Path, reporter: &Reporter) -> Result
                 return Err(refused("it is larger than announced".to_owned()).into());
             }
             hash.update(&buffer[..count]);
-            target.write_all(&buffer[..count]).map_err(Error::io("write", &path))?;
+            // What was a hole is one again.
+            let written = match buffer[..count].iter().all(|byte| *byte == 0) {
+                true => target.seek_relative(count as i64),
+                false => target.write_all(&buffer[..count]),
+            };
+            written.map_err(Error::io("write", &path))?;
             done += count as u64;
             reporter.report("unpack", done, total);
         }
+        target.set_len(size).map_err(Error::io("size", &path))?;
         if size != wanted.size {
             return Err(broken(file, &wanted.path, io::ErrorKind::UnexpectedEof.into()).into());
         }

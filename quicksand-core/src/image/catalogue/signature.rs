@@ -10,9 +10,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::image::{
-    ImageError,
-    tool::{require, unique},
+use crate::{
+    image::{
+        ImageError,
+        tool::{require, unique},
+    },
+    plain_file,
 };
 
 /// How a publisher signs its list.
@@ -107,7 +110,7 @@ pub(crate) fn check(keys: &Keys, list: &str, signature: Option<&[u8]>) -> Result
     command.env("LC_ALL", "C");
     command.args(["--homedir".as_ref(), scratch.0.as_os_str()]).args(["--status-fd", "2", "--ignore-time-conflict"]);
     for (number, file) in keys.files.iter().enumerate() {
-        let key = fs::read(file).map_err(ImageError::io("read the keys in", file))?;
+        let key = plain_file::read(file).map_err(ImageError::io("read the keys in", file))?;
         // gpgv takes no armor.
         let key = dearmored(&key).unwrap_or(key);
         command.arg("--keyring").arg(put(&format!("key-{number}"), &key)?);

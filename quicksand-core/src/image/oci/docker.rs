@@ -1,6 +1,6 @@
 //! Images in a tar archive as `docker save` writes it: `manifest.json`, which names a configuration and the layers' archives.
 
-use std::{collections::HashMap, fs::File, path::Path};
+use std::{collections::HashMap, path::Path};
 
 use serde::Deserialize;
 
@@ -18,6 +18,7 @@ use crate::{
             entry::{Entries, Kind},
         },
     },
+    plain_file,
 };
 
 const MANIFEST: &str = "manifest.json";
@@ -53,7 +54,7 @@ struct Archive {
 
 /// The image of a name, as in `name:tag`, or the only one.
 pub(super) fn find(path: &Path, wanted: Option<&str>) -> Result<Found, ImageError> {
-    let content = File::open(path).and_then(Section::whole).map_err(ImageError::io("read", path))?;
+    let content = plain_file::open(path).and_then(Section::whole).map_err(ImageError::io("read", path))?;
     let archive = Archive::read(format!("the archive {}", path.display()), content)?;
     let what = archive.what.clone();
     let images: Vec<Saved> = parse(&what, &read_document(&what, archive.member(MANIFEST)?)?)?;

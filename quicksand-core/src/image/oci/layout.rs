@@ -1,9 +1,6 @@
 //! Images in a directory on this host, laid out as OCI has it: `index.json`, and blobs named by their digests.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
     Found,
@@ -12,6 +9,7 @@ use super::{
 use crate::{
     digest::Digest,
     image::{error::ImageError, layers::Blob, rootfs::Section},
+    plain_file,
 };
 
 /// The annotation that names an image.
@@ -55,7 +53,7 @@ pub(super) fn find(directory: &Path, wanted: Option<&str>) -> Result<Found, Imag
     let config = read_blob(&what, directory, &manifest.config)?;
     let layers = manifest.layers.iter().enumerate().map(|(number, layer)| {
         let path = blob_path(directory, &layer.digest);
-        let content = File::open(&path).and_then(Section::whole).map_err(ImageError::io("read", &path))?;
+        let content = plain_file::open(&path).and_then(Section::whole).map_err(ImageError::io("read", &path))?;
         check_size(&what, &path, layer, content.len())?;
         Ok(Blob {
             name: format!("layer {}", number + 1),
@@ -81,7 +79,7 @@ fn read_blob(what: &str, directory: &Path, descriptor: &Descriptor) -> Result<Ve
 }
 
 fn document(what: &str, path: &Path) -> Result<Vec<u8>, ImageError> {
-    read_document(what, File::open(path).map_err(ImageError::io("read", path))?)
+    read_document(what, plain_file::open(path).map_err(ImageError::io("read", path))?)
 }
 
 fn check_size(what: &str, path: &Path, descriptor: &Descriptor, found: u64) -> Result<(), ImageError> {

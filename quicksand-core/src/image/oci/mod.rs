@@ -99,5 +99,5 @@ pub(super) fn name_in_cache(locked: &Locked) -> Option<String> {
 
 /// The name in the cache of the image of that digest.
 fn image_name(id: &Digest) -> String {
-    format!("oci-{}", id.hex())
+    format!("oci{}-{}", layers::MAKING, id.hex())
 }
