@@ -282,7 +282,17 @@ async fn a_users_own_services_are_found_where_they_run(sb: Sandbox) -> quicksand
 
     sb.reboot().await?;
     sb.wait_for_unit("user@1000.service").await?;
-    sb.command("systemctl").args(["--user", "start", "hello"]).user("ann").output().await?;
+    // By nobody's doing but its own, as it is enabled.
     assert_eq!(run_as(&sb, "ann", "systemctl --user is-active hello").await?, "active\n");
+
+    sb.save("services-of-ann").await?;
+    for memory in ["512M", "640M"] {
+        // With what ran in it, and by a boot of its disk.
+        let twin = Sandbox::builder("services-of-ann").memory(memory).start().await?;
+        twin.wait_for_unit("user@1000.service").await?;
+        assert_eq!(run_as(&twin, "ann", "systemctl --user is-active hello").await?, "active\n", "{memory}");
+    }
+    let saves = Path::new(env!("CARGO_MANIFEST_DIR")).join(".quicksand/sandboxes");
+    std::fs::remove_dir_all(saves.join("services-of-ann")).unwrap();
     Ok(())
 }
