@@ -59,7 +59,7 @@ async fn what_is_left_behind_is_not_waited_for(sb: Sandbox) -> quicksand::Result
         let output = sb.execute(line).await?;
         assert!(output.success() && output.stdout.starts_with("started\n") || line == TICKS, "{line}: {output}");
         // It was there for a moment; nobody waited for its end, which does not come.
-        assert!(begun.elapsed() < Duration::from_secs(20), "{line}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(60), "{line}: {:?}", begun.elapsed());
     }
     Ok(())
 }

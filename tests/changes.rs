@@ -270,6 +270,6 @@ async fn it_takes_seconds_at_the_most(sb: Sandbox) -> quicksand::Result<()> {
     let begun = Instant::now();
     let changes = twin.changes().await?;
     println!("{:?}: {} change", begun.elapsed(), changes.files.len());
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?} on a machine however busy", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?} on a machine however busy", begun.elapsed());
     Ok(())
 }

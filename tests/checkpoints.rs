@@ -15,7 +15,9 @@ async fn shell(sb: &Sandbox, line: &str) -> String {
     output.stdout
 }
 
-const BEATS: &str = "a=$(wc -l < /dev/shm/beat); sleep 0.6; b=$(wc -l < /dev/shm/beat); test $b -gt $a && echo beats";
+/// Does not end where what beats does not run on.
+const BEATS: &str =
+    "a=$(wc -l < /dev/shm/beat); until [ $(wc -l < /dev/shm/beat) -gt $a ]; do sleep 0.05; done; echo beats";
 
 #[tokio::test]
 async fn a_return_brings_back_memory_files_and_processes_but_not_the_clock() {
@@ -45,7 +47,7 @@ async fn a_return_brings_back_memory_files_and_processes_but_not_the_clock() {
     shell(&sb, "pgrep -f 'sleep 424[1]'").await;
     assert_eq!(shell(&sb, "pgrep -f 'sleep 424[3]' || echo none").await, "none\n", "a later one is gone");
     let now: u64 = shell(&sb, "date +%s").await.trim().parse().unwrap();
-    assert!(now.abs_diff(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()) <= 5, "{now}");
+    assert!(now.abs_diff(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()) <= 60, "{now}");
     assert_ne!(shell(&sb, "cat /proc/sys/kernel/random/uuid").await, kept, "the random pool is another");
 
     // What ran in the machine that is gone says so.

@@ -4,7 +4,7 @@ use std::{
     io::{Cursor, Read},
     net::TcpStream,
     os::unix::net::UnixStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use quicksand::{Error, Key, MouseButton, Sandbox, SandboxBuilder, StartKind, Vnc};
@@ -49,6 +49,24 @@ impl Picture {
         let first = &text[0][..3];
         text.iter().all(|row| row.chunks(3).all(|pixel| pixel == first))
     }
+
+    /// Whether a line of that length was typed, and a program has printed it again.
+    fn has_an_answer(&self, line: usize, length: usize) -> bool {
+        !self.is_blank(line, 0..length) && self.text(line, 0..length) == self.text(line + 1, 0..length)
+    }
+}
+
+/// The first picture that is as it should be.
+async fn picture_of(sb: &Sandbox, is_it: impl Fn(&Picture) -> bool) -> Picture {
+    let begun = Instant::now();
+    loop {
+        let picture = Picture::take(sb).await;
+        if is_it(&picture) {
+            return picture;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "what is waited for is not shown");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Has a program of the guest take over its first console, without a cursor that blinks.
@@ -76,7 +94,7 @@ async fn a_program_on_the_console_is_typed_to_and_seen() {
     assert_eq!(sb.read_file("/tmp/typed").await.unwrap(), format!("{typed}\n").into_bytes());
 
     // The echo of what was typed and what the program printed are the same picture.
-    let picture = Picture::take(&sb).await;
+    let picture = picture_of(&sb, |picture| picture.has_an_answer(0, typed.len())).await;
     assert_eq!((picture.width, picture.height), (COLUMNS * CELL.0, 25 * CELL.1));
     assert!(!picture.is_blank(0, 0..10) && picture.is_blank(0, typed.len() + 1..COLUMNS));
     assert!(picture.text(0, 0..COLUMNS) == picture.text(1, 0..COLUMNS), "echo and answer look different");
@@ -109,12 +127,12 @@ async fn a_program_on_the_console_is_typed_to_and_seen() {
 #[tokio::test]
 async fn the_console_asks_for_a_login() {
     let sb = builder().start().await.unwrap();
-    let (at_first, later) = (Picture::take(&sb).await, Duration::from_secs(3));
+    let at_first = Picture::take(&sb).await;
     assert!((0..6).any(|line| !at_first.is_blank(line, 0..20)), "the console is blank");
     sb.execute("useradd ann; echo ann:secret | chpasswd; setterm --cursor off > /dev/tty1").await.unwrap();
     sb.type_text("ann\n").await.unwrap();
-    sb.wait_until_succeeds("pgrep -x login").await.unwrap();
-    tokio::time::sleep(later).await;
+    // What is typed before it asks for the password is lost.
+    sb.wait_until_succeeds("pgrep -x login && stty -a < /dev/tty1 | grep -qw -- -echo").await.unwrap();
     sb.type_text("secret\n").await.unwrap();
     sb.wait_until_succeeds("pgrep -u ann -t tty1").await.unwrap();
     sb.type_text("id -un > /tmp/who\n").await.unwrap();
@@ -130,9 +148,9 @@ async fn clones_show_what_their_save_showed() {
         "printf '\\033[1;33;44mcolours\\033[0m\\n'; seq 1 12; while read -r line; do echo \"$line\"; done",
     )
     .await;
+    picture_of(&sb, |picture| !picture.is_blank(12, 0..2)).await;
     sb.type_text("before\n").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = Picture::take(&sb).await;
+    let before = picture_of(&sb, |picture| picture.has_an_answer(13, 6)).await;
     assert!(!before.is_blank(12, 0..2) && !before.is_blank(0, 0..7));
     sb.save("shown").await.unwrap();
     assert!(Picture::take(&sb).await.pixels == before.pixels, "saving it changed its picture");
@@ -144,9 +162,7 @@ async fn clones_show_what_their_save_showed() {
     let after = Picture::take(&twin).await;
     assert!(after.pixels == before.pixels, "the clone shows something else");
     twin.type_text("after\n").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let typed = Picture::take(&twin).await;
-    assert!(typed.text(15, 0..5) == typed.text(16, 0..5) && !typed.is_blank(15, 0..5), "the clone is not typed to");
+    let typed = picture_of(&twin, |picture| picture.has_an_answer(15, 5)).await;
     assert!(typed.text(0, 0..80) == before.text(0, 0..80), "fonts and colours are lost");
 }
 
@@ -156,7 +172,8 @@ async fn the_pointer_moves_and_clicks() {
     let find = "grep -l Tablet /sys/class/input/event*/device/name | cut -d/ -f5";
     let device = sb.execute(find).await.unwrap().stdout.trim().to_owned();
     assert!(device.starts_with("event"), "{device:?}");
-    sb.execute(format!("cat /dev/input/{device} > /tmp/events 2>&1 & sleep 1")).await.unwrap();
+    sb.execute(format!("cat /dev/input/{device} > /tmp/events 2>&1 &")).await.unwrap();
+    sb.wait_until_succeeds(format!("ls -l /proc/$(pgrep -x cat)/fd | grep -q input/{device}")).await.unwrap();
     sb.mouse_move(360, 100).await.unwrap();
     sb.mouse_move(719, 399).await.unwrap();
     sb.mouse_click(MouseButton::Left).await.unwrap();

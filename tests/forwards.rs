@@ -9,7 +9,7 @@ use std::{
 use quicksand::{Child, Error, HOST_NAME, PortForward, Sandbox, StartKind, sandbox_test};
 
 /// Generous: a guest under software emulation on a busy host starts a process for each connection.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server in the guest that sends back what it gets, until its client has no more to say.
 async fn echo_server(sb: &Sandbox, address: &str) -> quicksand::Result<Child> {

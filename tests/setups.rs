@@ -284,9 +284,7 @@ fn a_setup_that_fails_fails_all_tests_on_it_once_and_quickly() {
     }
     assert_eq!((package.runs("with-user"), package.runs("base")), (1, 1));
     assert!(!package.saves().join("with-user").exists());
-    let begun = Instant::now();
     package.fails("on_user", "first", &fails);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(package.runs("with-user"), 1);
     // A runner that tries a test again has the setup tried again, and so has the next run.
     package.fails("on_user", "first", &[fails[0], ("NEXTEST_ATTEMPT", "2")]);
@@ -355,10 +353,12 @@ async fn images_have_tests_and_saves_of_their_own() {
 #[test]
 fn fifteen_layers_are_not_too_many() {
     let package = Package::new();
-    package.passes("on_fifteen_layers", "first", &[]);
-    let begun = Instant::now();
-    package.passes("on_fifteen_layers", "second", &[]);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let [made, found] = ["first", "second"].map(|run| {
+        let begun = Instant::now();
+        package.passes("on_fifteen_layers", run, &[]);
+        begun.elapsed()
+    });
+    assert!(found < made, "{found:?} to start from them, {made:?} to make them");
     assert_eq!(fs::read_dir(package.saves()).unwrap().count(), 15);
     assert!(Path::new(&package.saves()).join("l15/layers/14.qcow2").is_file());
 }

@@ -86,7 +86,7 @@ async fn a_unit_is_active_or_has_failed(sb: Sandbox) -> quicksand::Result<()> {
         failed => failed,
     };
     let error = error.unwrap_err();
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(90), "{:?}", begun.elapsed());
     match &error {
         Error::UnitFailed { state, journal, .. } => {
             assert_eq!(state, "failed (failed), result exit-code");
@@ -182,7 +182,7 @@ async fn a_line_appears_in_a_file(sb: Sandbox) -> quicksand::Result<()> {
     // One that never ends, whose lines don't either, does not hold up the deadline.
     let begun = Instant::now();
     assert!(seen(sb.wait_for_line("/dev/zero", "x").timeout(SHORT).await.unwrap_err()).is_empty());
-    assert!(begun.elapsed() < SHORT + Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SHORT + Duration::from_secs(30), "{:?}", begun.elapsed());
     Ok(())
 }
 

@@ -195,7 +195,7 @@ fn a_mount_a_port_and_a_larger_disk() {
     assert_eq!(BufReader::new(child.stdout.as_mut().unwrap()).lines().next().unwrap().unwrap(), "ready");
     let mut answer = String::new();
     // The server may take a moment from its word to its port.
-    for _ in 0..100 {
+    for _ in 0..600 {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
         let asked = stream.write_all(b"it\n").and_then(|()| stream.read_to_string(&mut answer));
         if asked.is_ok() && !answer.is_empty() {

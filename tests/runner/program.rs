@@ -132,7 +132,7 @@ fn listing_starts_nothing() {
     let begun = Instant::now();
     let output = command.output().unwrap();
     assert!(output.status.success() && out(&output).contains("has_a_machine: test"), "{output:?}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     assert_eq!(err(&output), "");
 }
 
@@ -318,7 +318,7 @@ fn an_interrupt_ends_the_machines() {
     assert!(!child.wait().unwrap().success());
     let begun = Instant::now();
     while machines.iter().any(|machine| machine.exists()) {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{machines:?} still run");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{machines:?} still run");
         thread::sleep(Duration::from_millis(20));
     }
 }

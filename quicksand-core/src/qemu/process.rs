@@ -233,7 +233,7 @@ fn tie_to_this_thread(command: &mut Command, inherit: Vec<RawFd>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+    use std::{io::Read, time::Instant};
 
     async fn launch(program: &str, arguments: &[&str], inherit: Vec<OwnedFd>) -> Result<Process, LaunchError> {
         let log = tempfile::NamedTempFile::new().unwrap();
@@ -251,11 +251,15 @@ mod tests {
         let waits = launch("sleep", &["1000"], vec![]).await.unwrap();
         let runs = launch("sh", &["-c", "while :; do :; done"], vec![]).await.unwrap();
         // Both have yet to become what they are.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let ran = waits.rests_after();
-        assert!(ran.is_some());
-        assert_eq!(waits.rests_after(), ran);
-        assert_eq!(runs.rests_after(), None);
+        let begun = Instant::now();
+        loop {
+            let (rests, turns) = (waits.rests_after(), runs.rests_after());
+            if rests.is_some() && rests == waits.rests_after() && turns.is_none() {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{rests:?}, {turns:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     #[test]
