@@ -162,41 +162,6 @@ async fn holes_stay_holes_both_ways(sb: Sandbox) -> quicksand::Result<()> {
     Ok(())
 }
 
-/// What a copy of would be of no use, and to read might never end.
-#[sandbox_test(image = "debian")]
-async fn pipes_sockets_and_devices_are_left_out_or_refused_by_name(sb: Sandbox) -> quicksand::Result<()> {
-    let temp = tempfile::tempdir().unwrap();
-    let path = |name: &str| temp.path().join(name);
-    fs::create_dir(path("all")).unwrap();
-    fs::write(path("all/file"), "x").unwrap();
-    nix::unistd::mkfifo(&path("all/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let _socket = std::os::unix::net::UnixListener::bind(path("all/socket")).unwrap();
-    sb.upload(path("all"), "/root/all").await?;
-    assert_eq!(sb.execute("ls /root/all").await?.stdout, "file\n");
-    for (name, kind) in [("all/pipe", "a pipe"), ("all/socket", "a socket"), ("/dev/zero", "a device")] {
-        let error = sb.install(path(name)).await.unwrap_err().to_string();
-        assert!(error.contains(name) && error.contains(kind), "{error}");
-        let error = sb.upload(path(name), "/root/x").await.unwrap_err().to_string();
-        assert!(error.contains(name) && error.contains("neither a file nor a directory"), "{error}");
-        // What is there is replaced, and not written to.
-        if name.starts_with("all/") {
-            sb.download("/root/all/file", path(name)).await?;
-            assert_eq!(fs::read(path(name)).unwrap(), b"x");
-        }
-    }
-    // The same in the guest.
-    let make = "mkfifo /root/all/pipe; perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => shift, Listen => 1)' /root/all/socket";
-    assert!(sb.execute(make).await?.success());
-    sb.download("/root/all", path("back")).await?;
-    assert_eq!(fs::read_dir(path("back")).unwrap().count(), 1);
-    for name in ["/root/all/pipe", "/root/all/socket", "/dev/zero"] {
-        let error = sb.read_file(name).await.unwrap_err().to_string();
-        assert!(error.contains(name), "{error}");
-        sb.write_file(name, "x").await.unwrap_err();
-    }
-    Ok(())
-}
-
 fn mode_of(path: &Path) -> String {
     format!("{:04o}", fs::metadata(path).unwrap().permissions().mode() & 0o7777)
 }
