@@ -42,6 +42,7 @@ mod port;
 mod process;
 mod pump;
 mod reaper;
+mod rebooter;
 mod resolver;
 mod serve;
 mod session;

@@ -175,7 +175,7 @@ fn carry_out(request: Request, operation: &Arc<Operation>, operations: &Operatio
         Request::WriteFile { path, mode } => files::write(&path, mode, operation),
         Request::Upload { path } => files::unpack(&path, operation),
         Request::Download { path } => files::pack(&path, operation),
-        Request::Settle => settle::wait(),
+        Request::Settle(settle) => settle::wait(settle),
         Request::AwaitFilters { operation } => {
             let program = lock(operations).get(&operation).cloned();
             let waited = program.is_some_and(|program| output::await_filters(&program));

@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quicksand_protocol::message::{Done, Failure};
+use quicksand_protocol::message::{Done, Failure, Settle};
 
-use crate::{cgroup, inittab, limits, reaper};
+use crate::{cgroup, inittab, limits, reaper, rebooter};
 
 const STEP: Duration = Duration::from_millis(200);
 /// An init that says nothing has settled when for so long it has started no process and the processors had little to do.
@@ -23,7 +23,10 @@ const QUIET_PATIENCE: Duration = Duration::from_secs(20);
 const OPENRC: &str = "/run/openrc";
 
 /// Returns once the init has settled. The host has the deadline.
-pub(crate) fn wait() -> Result<Done, Failure> {
+pub(crate) fn wait(settle: Settle) -> Result<Done, Failure> {
+    if settle.after_reboot {
+        rebooter::watch();
+    }
     // Process 1 is our own program until it becomes the image's init, or for good where there is none.
     if std::env::args().nth(1).as_deref() == Some(reaper::WORD) {
         limits::of_a_container();

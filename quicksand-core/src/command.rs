@@ -247,6 +247,7 @@ impl<'a> Command<'a> {
     pub async fn spawn(self) -> Result<Child> {
         self.exec.user.as_deref().map_or(Ok(()), users::check)?;
         let vm = self.sandbox.vm().await?;
+        vm.life().is_used();
         let command = self.display();
         let entry = self.sandbox.enter_command(&command)?;
         let mut exec = self.exec;

@@ -114,7 +114,7 @@ pub enum Request {
         sync: bool,
     },
     /// Answer once the guest's init has started what it is to start; ends with [`Done::Nothing`].
-    Settle,
+    Settle(Settle),
     /// Wait until something is so; ends with [`Done::Nothing`], or with [`Done::NotYet`] where its time is over.
     Await(Await),
     /// Send a file on STDOUT from its beginning, and what is added to it, until the operation is cancelled. What keeps it from being
@@ -279,6 +279,13 @@ impl std::fmt::Debug for Wake {
         // The seed is a secret of that guest.
         f.debug_struct("Wake").field("time_ns", &self.time_ns).field("network", &self.network).finish_non_exhaustive()
     }
+}
+
+/// See [`Request::Settle`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settle {
+    /// Whether the guest has rebooted: who has it do so once more is then told on its console, as `quicksand: rebooted by` and a unit.
+    pub after_reboot: bool,
 }
 
 /// A guest's network after waking.

@@ -35,6 +35,7 @@ use tokio::{
 use crate::random;
 
 use super::held;
+use super::pulse::Pulse;
 use super::streams::{GuestReader, GuestWriter, Incoming, Outgoing};
 
 /// Why a guest could not be talked to.
@@ -56,6 +57,19 @@ pub enum ChannelError {
         "talk to the guest: its agent has ended, as when it is killed there; reboot() or revert(..) brings it back"
     )]
     AgentGone,
+    /// The agent in the guest does not answer though the guest has nothing to do, as where it was stopped there by a signal. The session
+    /// is over, also where it goes on later. [`Sandbox::reboot`](crate::Sandbox::reboot) and
+    /// [`Sandbox::revert`](crate::Sandbox::revert) bring it back.
+    #[error(
+        "talk to the guest: its agent does not answer though the guest has nothing to do, as when it is stopped there by a signal; \
+         reboot() or revert(..) brings it back"
+    )]
+    AgentStopped,
+    /// The guest's kernel has given up and stands still, with its words. [`Sandbox::reboot`](crate::Sandbox::reboot) and
+    /// [`Sandbox::revert`](crate::Sandbox::revert) bring it back. A kernel that resets the machine when it gives up, as it is told to
+    /// unless the guest changes `kernel.panic`, ends it: [`Error::Ended`](crate::Error::Ended).
+    #[error("talk to the guest: its kernel has given up: {0}; reboot() or revert(..) brings it back")]
+    Panicked(String),
     /// The guest has halted without switching itself off, as by `systemctl halt`. [`Sandbox::reboot`](crate::Sandbox::reboot) and
     /// [`Sandbox::revert`](crate::Sandbox::revert) bring it back.
     #[error("talk to the guest: it has halted; reboot() or revert(..) brings it back")]
@@ -142,6 +156,8 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct State {
     operations: HashMap<u32, Entry>,
+    /// How many frames came so far.
+    heard: u64,
     /// Why the session is over, once it is.
     over: Option<ChannelError>,
 }
@@ -193,14 +209,9 @@ impl Channel {
         self.shared.end(why);
     }
 
-    /// What ends the session from elsewhere, without keeping it alive.
-    pub(crate) fn ender(&self) -> impl FnOnce(ChannelError) + Send + 'static {
-        let shared = Arc::downgrade(&self.shared);
-        move |why| {
-            if let Some(shared) = shared.upgrade() {
-                shared.end(why);
-            }
-        }
+    /// The session for somebody who does not keep it alive.
+    pub(crate) fn pulse(&self) -> Pulse {
+        Pulse::of(Arc::downgrade(&self.shared))
     }
 
     /// Why the session is over, once it is.
@@ -219,29 +230,7 @@ impl Channel {
     ///
     /// [`ChannelError`] where the request is too large or the session over.
     pub fn start(&self, request: &Request) -> Result<Operation, ChannelError> {
-        let payload = to_payload(request).map_err(|e| ChannelError::TooLarge(e.to_string()))?;
-        let id = self.shared.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let (reply, replied) = oneshot::channel();
-        let (stdout, stdout_reader) = Incoming::new(id, stream::STDOUT, &self.shared);
-        let (stderr, stderr_reader) = Incoming::new(id, stream::STDERR, &self.shared);
-        let input = Arc::new(Outgoing::default());
-        {
-            let mut state = self.shared.state();
-            if let Some(error) = &state.over {
-                return Err(error.clone());
-            }
-            state.operations.insert(id, Entry { reply, outputs: [stdout, stderr], input: Arc::clone(&input) });
-        }
-        self.shared.send(Kind::Request, 0, id, &payload);
-        Ok(Operation {
-            id,
-            reply: replied,
-            replied: false,
-            stdin: Some(GuestWriter::new(id, input, &self.shared)),
-            stdout: Some(stdout_reader),
-            stderr: Some(stderr_reader),
-            shared: Arc::clone(&self.shared),
-        })
+        self.shared.start(request)
     }
 
     /// Carries out an operation without streams.
@@ -310,6 +299,38 @@ impl Drop for Operation {
 }
 
 impl Shared {
+    pub(super) fn start(self: &Arc<Self>, request: &Request) -> Result<Operation, ChannelError> {
+        let payload = to_payload(request).map_err(|e| ChannelError::TooLarge(e.to_string()))?;
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let (reply, replied) = oneshot::channel();
+        let (stdout, stdout_reader) = Incoming::new(id, stream::STDOUT, self);
+        let (stderr, stderr_reader) = Incoming::new(id, stream::STDERR, self);
+        let input = Arc::new(Outgoing::default());
+        {
+            let mut state = self.state();
+            if let Some(error) = &state.over {
+                return Err(error.clone());
+            }
+            state.operations.insert(id, Entry { reply, outputs: [stdout, stderr], input: Arc::clone(&input) });
+        }
+        self.send(Kind::Request, 0, id, &payload);
+        Ok(Operation {
+            id,
+            reply: replied,
+            replied: false,
+            stdin: Some(GuestWriter::new(id, input, self)),
+            stdout: Some(stdout_reader),
+            stderr: Some(stderr_reader),
+            shared: Arc::clone(self),
+        })
+    }
+
+    /// How many frames came so far, where an operation is under way.
+    pub(super) fn awaited(&self) -> Option<u64> {
+        let state = self.state();
+        (!state.operations.is_empty()).then_some(state.heard)
+    }
+
     /// Queues a frame. What is queued is bounded by the credit of the streams and by what callers ask.
     pub(super) fn send(&self, kind: Kind, stream: u8, id: u32, payload: &[u8]) {
         held::release_earlier();
@@ -325,7 +346,7 @@ impl Shared {
     }
 
     /// Ends the session: every operation under way fails with `error`, and so does every later one.
-    fn end(&self, error: ChannelError) {
+    pub(super) fn end(&self, error: ChannelError) {
         let operations = {
             let mut state = self.state();
             state.over.get_or_insert_with(|| error.clone());
@@ -339,6 +360,7 @@ impl Shared {
 
     fn handle(&self, frame: Frame) -> Result<(), ChannelError> {
         let mut state = self.state();
+        state.heard += 1;
         if frame.kind == Kind::Announce {
             return Err(ChannelError::Restarted);
         }

@@ -3,9 +3,11 @@
 mod channel;
 mod first_words;
 mod held;
+mod pulse;
 mod streams;
 
 pub use channel::{Channel, ChannelError, Opening, Operation};
 pub(crate) use first_words::{FirstWords, OfferedFiles, first_words};
 pub use held::{Held, hold};
+pub(crate) use pulse::Pulse;
 pub use streams::{GuestReader, GuestWriter};

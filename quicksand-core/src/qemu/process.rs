@@ -127,21 +127,16 @@ impl Process {
         Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64)
     }
 
-    /// How many nanoseconds its threads that there are now have run, if none of them is running or waits for a processor. `None`
-    /// also where the host does not tell.
+    /// How many nanoseconds its threads that there are now have run, if all of them sleep. `None` where one is running, waits for a
+    /// processor or a disk, or is stopped, and where the host does not tell.
     pub fn rests_after(&self) -> Option<u64> {
-        let mut sum = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.pid)).ok()? {
-            let thread = thread.ok()?.path();
-            let (stat, ran) =
-                (fs::read_to_string(thread.join("stat")).ok()?, fs::read_to_string(thread.join("schedstat")).ok()?);
-            let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
-            if state == 'R' {
-                return None;
-            }
-            sum += ran.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
-        }
-        Some(sum)
+        rests_after(self.pid)
+    }
+
+    /// Whether all of its threads sleep, for somebody who does not hold it.
+    pub(crate) fn rest(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let pid = self.pid;
+        move || rests_after(pid).is_some()
     }
 
     /// Waits for its end, also where it is dropped meanwhile.
@@ -173,6 +168,22 @@ impl Process {
             let _ = kill(Pid::from_raw(self.pid as i32), Signal::SIGKILL);
         }
     }
+}
+
+/// See [`Process::rests_after`].
+fn rests_after(pid: u32) -> Option<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let thread = thread.ok()?.path();
+        let (stat, ran) =
+            (fs::read_to_string(thread.join("stat")).ok()?, fs::read_to_string(thread.join("schedstat")).ok()?);
+        // Not one that waits for the host's disk, either, or is stopped itself.
+        if stat.rsplit_once(')')?.1.trim_start().chars().next()? != 'S' {
+            return None;
+        }
+        sum += ran.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    Some(sum)
 }
 
 impl Drop for Process {

@@ -57,11 +57,16 @@ impl Sandbox {
     pub async fn revert(&self, tag: &str) -> Result<()> {
         let (running, tag) = (self.running()?, tag.to_owned());
         to_the_end(async move {
+            let find = || {
+                let checkpoints = lock(&running.checkpoints);
+                let found = checkpoints.iter().find(|(other, _)| *other == tag).map(|(_, state)| state.clone());
+                drop(checkpoints);
+                found.ok_or_else(|| running.no_such_checkpoint(tag.clone()))
+            };
+            find()?;
+            running.is_to_return();
             let change = running.change().await;
-            let state =
-                lock(&running.checkpoints).iter().find(|(other, _)| *other == tag).map(|(_, state)| state.clone());
-            let state = state.ok_or_else(|| running.no_such_checkpoint(tag))?;
-            running.go_back_to(&state, &change).await
+            running.go_back_to(&find()?, &change).await
         })
         .await
     }

@@ -207,14 +207,21 @@ impl Sandbox {
     }
 
     /// Reboots the guest: its init goes down and comes up again, from the disk as it is, without what was in memory alone. Waits until
-    /// the init has started everything. A guest that does not go down within a minute is reset, as by a button, with its disk
-    /// written as far as it will. Where the machine has ended by itself, it is booted.
+    /// the init has started everything. Where the machine has ended by itself, it is booted.
+    ///
+    /// A guest that does not go down within a minute is reset, as by a button, with its disk written; one that does not answer has its
+    /// power button pressed first, and is reset with its disk as it is where it does nothing then. That it was reset, and which unit did
+    /// not stop, is among the [`warnings`](Sandbox::warnings).
     ///
     /// A guest that reboots by itself is booted again, too: what is under way then fails with
-    /// [`ChannelError::Restarted`](crate::ChannelError::Restarted), and what is asked later waits for the guest to be back. A guest
+    /// [`ChannelError::Restarted`](crate::ChannelError::Restarted), and what is asked later waits for the guest to be back. After the
+    /// third time in a row that no command had it do that, it is not booted any more:
+    /// [`StartCause::RebootLoop`](crate::StartCause::RebootLoop), with what had it reboot where that was seen, until `reboot` or
+    /// [`revert`](Sandbox::revert). A guest
     /// that switches itself off, or whose kernel gives up, has ended: [`Error::Ended`]. One that halts, is suspended, or starts another
     /// kernel by kexec is told by a [`ChannelError`](crate::ChannelError) of that name, and can be rebooted or reverted. One that falls
-    /// asleep with its processors running (`freeze`, s2idle) is woken after some seconds; what ran in it goes on.
+    /// asleep with its processors running (`freeze`, s2idle) is woken after some seconds; what ran in it goes on. `docs/ends.md` has
+    /// them all.
     ///
     /// # Errors
     ///

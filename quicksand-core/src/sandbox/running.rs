@@ -6,8 +6,10 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
+use quicksand_protocol::message::Done;
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, watch},
     task::JoinHandle,
@@ -25,9 +27,11 @@ use crate::{
     network::Current,
     source,
     state::State,
-    vm::{End, Identity, Outside, Vm, last_lines},
+    vm::{End, Identity, Outside, Rebooter, Restarts, StartCause, StartError, Vm, last_lines},
 };
 
+/// How long a machine runs that does not reboot again and again.
+const STEADY: Duration = Duration::from_secs(300);
 /// How many lines of the consoles of earlier machines are kept.
 const EARLIER_LINES: usize = 1000;
 
@@ -46,7 +50,13 @@ pub(super) struct Running {
     changing: Arc<AsyncMutex<()>>,
     /// Whether the sandbox that runs by it has gone.
     closed: watch::Sender<bool>,
+    /// How many times it was to go back to a checkpoint, for which nobody waits for a machine that boots.
+    returns: watch::Sender<u64>,
     reboots: AtomicU64,
+    /// The last of them that nobody asked for.
+    restarts: Mutex<Restarts>,
+    /// Why its machine is not booted any more when the guest has rebooted.
+    given_up: Mutex<Option<Box<StartError>>>,
     /// What the consoles of earlier machines said last.
     earlier_console: Mutex<String>,
     /// What its machine is given at each of its starts.
@@ -94,7 +104,10 @@ impl Running {
             replaced: Arc::default(),
             changing: Arc::default(),
             closed: watch::Sender::new(false),
+            returns: watch::Sender::new(0),
             reboots: AtomicU64::new(0),
+            restarts: Mutex::default(),
+            given_up: Mutex::default(),
             earlier_console: Mutex::default(),
             outside,
             boots,
@@ -156,6 +169,8 @@ impl Running {
 
     /// Waits until nobody changes the machine, and boots it again where the guest has rebooted.
     async fn revive(&self) -> Result<Arc<Vm>> {
+        // From before the wait, after which it may be too late.
+        let mut returns = self.returns.subscribe();
         let change = self.change().await;
         let vm = self.vm();
         if vm.process().is_running() {
@@ -163,20 +178,67 @@ impl Running {
             return Ok(vm);
         }
         match vm.end().await {
-            End::Reboot => self.unless_closed(self.boot_again(&change)).await,
-            End::Final => Err(vm.ended_error()),
+            End::Reboot => {
+                if let Some(error) = &*lock(&self.given_up) {
+                    return Err(error.clone().into());
+                }
+                self.count_reboot(&vm)?;
+                tokio::select! {
+                    biased;
+                    _ = returns.changed() => Err(ChannelError::Reverted.into()),
+                    booted = self.unless_closed(self.boot_again(&change)) => booted,
+                }
+            }
+            End::Final => Err(vm.ended_error().await),
         }
+    }
+
+    /// Counts a reboot of the guest's own, unless a command had it do that. Fails where it is one too many.
+    fn count_reboot(&self, ended: &Vm) -> Result<()> {
+        let life = ended.life();
+        if life.is_counted() {
+            return Ok(());
+        }
+        let by = Rebooter::find(&ended.console_tail(EARLIER_LINES));
+        let asked = by.as_ref().map_or(life.was_used(), Rebooter::is_a_command);
+        let mut restarts = lock(&self.restarts);
+        if asked || life.age() > STEADY {
+            restarts.clear();
+        }
+        if !asked {
+            restarts.add(by);
+        }
+        if restarts.is_loop() { Err(self.give_up(ended.reboot_loop(restarts.cause()))) } else { Ok(()) }
+    }
+
+    /// Boots no more when the guest has rebooted: each time would take as long as this one.
+    fn give_up(&self, error: Box<StartError>) -> Error {
+        *lock(&self.given_up) = Some(error.clone());
+        error.into()
+    }
+
+    /// Begins to count anew.
+    fn forget_reboots(&self) {
+        lock(&self.restarts).clear();
+        *lock(&self.given_up) = None;
     }
 
     /// Has the guest go down, and boots it from the disk that it leaves. Where it has ended, it is just booted.
     pub(super) async fn reboot(&self) -> Result<()> {
         let change = self.change().await;
         let vm = self.vm();
+        self.forget_reboots();
         self.unless_closed(async {
-            if vm.process().is_running() {
-                vm.go_down().await.map_err(Error::io("end", Path::new("QEMU")))?;
+            let warning = if vm.process().is_running() {
+                vm.go_down().await.map_err(Error::io("end", Path::new("QEMU")))?
+            } else {
+                None
+            };
+            let booted = self.boot_again(&change).await;
+            if let Some(warning) = warning {
+                self.vm().warnings().add(Done::ButFor(vec![warning]));
             }
-            self.boot_again(&change).await.map(drop)
+            booted.map(drop)
         })
         .await
     }
@@ -190,11 +252,24 @@ impl Running {
         }
     }
 
+    /// Breaks off the boot of a guest that has rebooted: what it would lead to is thrown away.
+    pub(super) fn is_to_return(&self) {
+        self.returns.send_modify(|count| *count += 1);
+    }
+
     async fn boot_again(&self, _change: &Change) -> Result<Arc<Vm>> {
         let ended = self.vm();
         let image = ended.origin().ok_or(Error::NotRunning)?.image();
         let boot = source::boot(&self.host, image, ended.machine().accelerator, self.boots)?;
-        let (vm, unsettled) = Vm::boot_again(&self.host, &ended, &boot, &self.outside).await?;
+        let mut restarts = lock(&self.restarts).clone();
+        let booted = Vm::boot_again(&self.host, &ended, &boot, &self.outside, &mut restarts).await;
+        *lock(&self.restarts) = restarts;
+        let (vm, unsettled) = match booted {
+            Err(Error::Start(error)) if matches!(error.cause, StartCause::RebootLoop { .. }) => {
+                return Err(self.give_up(error));
+            }
+            booted => booted?,
+        };
         self.reboots.fetch_add(1, Ordering::SeqCst);
         let vm = self.go_on_by(vm).await?;
         // Told once, to whoever waited: the machine can be used all the same.
@@ -248,6 +323,7 @@ impl Running {
     /// Throws its machine away and goes on by a clone of `state`, which is of the same machine.
     pub(super) async fn go_back_to(&self, state: &State, _change: &Change) -> Result<()> {
         // First, since what the old one holds of the host, as ports, is the new one's.
+        self.forget_reboots();
         self.vm().discard(ChannelError::Reverted).await.map_err(Error::io("end", Path::new("QEMU")))?;
         let vm = Vm::restore(&self.host, state, &self.outside, Identity::Same).await?;
         self.go_on_by(vm).await.map(drop)

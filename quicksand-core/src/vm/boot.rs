@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Disk, Outside, Vm,
+    Disk, Life, Outside, Vm,
     cards::Cards,
     failure::{Stage, StartCause},
     guest_watch::GuestWatch,
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// What a machine boots.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Boot {
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
@@ -162,7 +162,7 @@ impl Attempt<'_> {
         let launched =
             launch(host, machine, Arc::clone(run_dir), &memory_file, disk.to_owned(), network, begin).await?;
         let Launched { process, qmp, mut agent, console, run_dir, disk } = launched;
-        let opened = watch(&process, (&run_dir, &console), Stage::Boot, deadline, async {
+        let opened = watch(&process, Some(&qmp), (&run_dir, &console), Stage::Boot, deadline, async {
             let way_out = way_out.finish(&qmp).await.map_err(StartCause::Qmp)?;
             match first_words(&mut agent, offers).await.map_err(StartCause::Channel)? {
                 FirstWords::Announced { kernel_fault } => {
@@ -190,6 +190,7 @@ impl Attempt<'_> {
         Ok(Came::Up(Box::new(Vm {
             _guest_watch,
             channel,
+            life: Life::default(),
             warnings: Warnings::for_good(kernel_fault.or(fault_of_guest)),
             qmp,
             process,

@@ -20,6 +20,9 @@ use tokio::{sync::Notify, time::sleep};
 /// How much is kept, in bytes.
 const KEPT: usize = 256 * 1024;
 
+/// Most of a line that is told on its own, in characters.
+const SHOWN: usize = 300;
+
 /// Least time between two looks at all that is kept, while a line is waited for.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -31,6 +34,8 @@ pub(super) struct Console(Arc<Kept>);
 struct Kept {
     bytes: Mutex<VecDeque<u8>>,
     grown: Notify,
+    /// Told when a kernel says that it gives up.
+    gave_up: Notify,
     ended: AtomicBool,
 }
 
@@ -41,6 +46,7 @@ impl Console {
         let kept = Arc::clone(&console.0);
         let follow = move || {
             let mut buffer = [0; 4096];
+            let mut seen = Vec::new();
             while let Ok(len @ 1..) = socket.read(&mut buffer) {
                 let mut bytes = kept.bytes.lock().unwrap_or_else(PoisonError::into_inner);
                 bytes.extend(&buffer[..len]);
@@ -48,6 +54,9 @@ impl Console {
                 bytes.drain(..excess);
                 drop(bytes);
                 kept.grown.notify_waiters();
+                if has_panic(&mut seen, &buffer[..len]) {
+                    kept.gave_up.notify_one();
+                }
             }
             kept.ended.store(true, Ordering::SeqCst);
         };
@@ -78,6 +87,16 @@ impl Console {
         }
     }
 
+    /// Waits until the kernel says that it gives up, or somebody else in its words.
+    pub(super) async fn gives_up(&self) {
+        self.0.gave_up.notified().await;
+    }
+
+    /// What the kernel said when it gave up last.
+    pub(super) fn panic(&self) -> Option<String> {
+        self.text().lines().rfind(|line| line.contains(PANIC)).map(|line| line.trim().chars().take(SHOWN).collect())
+    }
+
     /// Whether all is there that will ever be.
     pub(super) fn has_ended(&self) -> bool {
         self.0.ended.load(Ordering::SeqCst)
@@ -91,6 +110,14 @@ impl Console {
 
 /// What a kernel says first when it gives up.
 pub(super) const PANIC: &str = "Kernel panic - ";
+
+/// Whether that ends in what came now. `seen` is the end of what came before.
+fn has_panic(seen: &mut Vec<u8>, bytes: &[u8]) -> bool {
+    seen.extend_from_slice(bytes);
+    let found = seen.windows(PANIC.len()).any(|window| window == PANIC.as_bytes());
+    seen.drain(..seen.len().saturating_sub(PANIC.len() - 1));
+    found
+}
 
 fn last_words(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
@@ -144,6 +171,17 @@ mod tests {
         assert_eq!(last_words(&text, 8), "48\n49\n[ 1.0] Kernel panic - not syncing: x\n50\n51\n52\n53\n54");
         let text = lines(0..9) + "Kernel panic - not syncing: x\nRebooting";
         assert_eq!(last_words(&text, 4), "7\n8\nKernel panic - not syncing: x\nRebooting");
+    }
+
+    #[test]
+    fn a_panic_is_noticed_once_wherever_it_is_cut() {
+        let text = b"a\n[ 1.0] Kernel panic - not syncing: x\nend\n";
+        for len in 1..text.len() {
+            let mut seen = Vec::new();
+            let found = text.chunks(len).filter(|chunk| has_panic(&mut seen, chunk)).count();
+            assert_eq!(found, 1, "{len}");
+        }
+        assert!(!has_panic(&mut Vec::new(), b"Kernel panic: no"));
     }
 
     #[tokio::test]

@@ -39,7 +39,7 @@ impl fmt::Display for Stage {
 }
 
 /// What went wrong at that stage.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum StartCause {
     /// QEMU ended.
@@ -50,6 +50,17 @@ pub enum StartCause {
     KernelPanic(String),
     /// The guest switched itself off.
     GuestEnded,
+    /// The guest rebooted. One that boots is booted again, until it is a [loop](StartCause::RebootLoop).
+    GuestRebooted,
+    /// The guest reboots again and again.
+    RebootLoop {
+        /// How many times in a row it did so without being asked to.
+        times: u32,
+        /// The unit and the program in the guest that had it do so the last time, where that could be seen.
+        by: Option<String>,
+    },
+    /// Somebody on the host had QEMU end, with the reason that QEMU gave: `host-signal`, `host-qmp-quit`.
+    EndedFromOutside(String),
     /// The agent did not answer in time.
     AgentSilent(Duration),
     /// The stage took too long.
@@ -71,7 +82,7 @@ pub enum StartCause {
 }
 
 /// A machine did not start.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StartError {
     /// The stage that failed.
     pub stage: Stage,
@@ -81,6 +92,20 @@ pub struct StartError {
     pub qemu_said: String,
     /// The last lines of the guest's console.
     pub console: String,
+}
+
+impl StartCause {
+    /// What QEMU's end means, with the reason that it gave on its control channel.
+    pub(super) fn of_end(status: ExitStatus, reason: Option<&str>) -> StartCause {
+        match reason {
+            Some("guest-shutdown") => StartCause::GuestEnded,
+            Some("guest-reset") => StartCause::GuestRebooted,
+            Some(reason) if reason.starts_with("host-") && status.success() => {
+                StartCause::EndedFromOutside(reason.to_owned())
+            }
+            _ => StartCause::QemuExited(status),
+        }
+    }
 }
 
 impl StartError {
@@ -97,7 +122,6 @@ impl StartError {
         let cause = match (cause, panic) {
             // Whatever was noticed first, a panic explains it.
             (_, Some(line)) => StartCause::KernelPanic(line),
-            (StartCause::QemuExited(status), None) if status.success() => StartCause::GuestEnded,
             (StartCause::QemuExited(_), None) if qemu_said.contains("Cannot allocate memory") => {
                 StartCause::OutOfMemory
             }
@@ -126,6 +150,25 @@ impl fmt::Display for StartError {
             StartCause::GuestEnded => {
                 f.write_str("the guest switched itself off")?;
                 "the console says more"
+            }
+            StartCause::GuestRebooted => {
+                f.write_str("the guest rebooted")?;
+                "the console says more"
+            }
+            StartCause::RebootLoop { times, by } => {
+                f.write_str("the guest reboots again and again: ")?;
+                match times {
+                    1 => f.write_str("once before the time for a boot was over")?,
+                    times => write!(f, "{times} times in a row")?,
+                }
+                if let Some(by) = by {
+                    write!(f, ", the last time by {by}")?;
+                }
+                "reboot() tries once more, revert(..) goes back to before that"
+            }
+            StartCause::EndedFromOutside(reason) => {
+                write!(f, "somebody on the host had QEMU end ({reason})")?;
+                "look for who ends processes here: the harness of the tests, a limit of a control group"
             }
             StartCause::AgentSilent(waited) => {
                 write!(f, "no answer from the guest's agent for {} s", waited.as_secs())?;
@@ -207,7 +250,8 @@ mod tests {
         while kept.text().len() < console.len() {
             std::thread::yield_now();
         }
-        StartError::gather(Stage::Boot, StartCause::QemuExited(ExitStatus::from_raw(status)), log.path(), &kept)
+        let cause = StartCause::of_end(ExitStatus::from_raw(status), None);
+        StartError::gather(Stage::Boot, cause, log.path(), &kept)
     }
 
     #[test]
@@ -220,8 +264,22 @@ mod tests {
         assert!(panic.console.starts_with("why\n") && panic.console.ends_with("trace 18"), "{}", panic.console);
         let memory = gather(256, "qemu: cannot set up guest memory 'memory': Cannot allocate memory", "");
         assert!(matches!(memory.cause, StartCause::OutOfMemory));
-        assert!(matches!(gather(0, "", "bye").cause, StartCause::GuestEnded));
+        assert!(matches!(gather(0, "", "bye").cause, StartCause::QemuExited(_)));
         assert!(matches!(gather(256, "no such option", "").cause, StartCause::QemuExited(_)));
+    }
+
+    #[test]
+    fn an_end_is_what_qemu_says_that_it_is() {
+        let of = |status, reason| StartCause::of_end(ExitStatus::from_raw(status), reason);
+        assert!(matches!(of(0, Some("guest-shutdown")), StartCause::GuestEnded));
+        assert!(matches!(of(0, Some("guest-reset")), StartCause::GuestRebooted));
+        for reason in ["host-signal", "host-qmp-quit"] {
+            assert!(matches!(of(0, Some(reason)), StartCause::EndedFromOutside(told) if told == reason));
+        }
+        // Killed, failed, or of a reason that is not known here.
+        for (status, reason) in [(9, None), (256, Some("host-error")), (0, None), (0, Some("guest-panic"))] {
+            assert!(matches!(of(status, reason), StartCause::QemuExited(_)));
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Notices what keeps a guest from answering while its QEMU runs on and its socket stays open: its agent has ended, it has halted or
-//! sleeps, or its disk can't be written on the host. QEMU tells of most by events.
+//! Notices what keeps a guest from answering while its QEMU runs on and its socket stays open: its agent has ended or is stopped, its
+//! kernel has given up, it has halted or sleeps, or its disk can't be written on the host. QEMU tells of most by events.
 
 use std::{
     sync::{Arc, Weak},
@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::console::Console;
+use super::{console::Console, silence::Silence};
 use crate::{
     guest::{Channel, ChannelError},
     machine::AGENT_PORT,
@@ -43,13 +43,18 @@ pub(super) struct GuestWatch(JoinHandle<()>);
 
 impl GuestWatch {
     pub(super) fn over(process: &Process, qmp: &Arc<Qmp>, channel: &Channel, console: &Console) -> GuestWatch {
-        let (ended, end) = (process.ended(), channel.ender());
-        let mut guest = Guest { events: qmp.events(), qmp: Arc::downgrade(qmp), console: console.clone() };
+        let (ended, pulse) = (process.ended(), channel.pulse());
+        let mut guest = Guest {
+            events: qmp.events(),
+            qmp: Arc::downgrade(qmp),
+            console: console.clone(),
+            silence: Silence::of(process, qmp, pulse.clone(), console.clone()),
+        };
         GuestWatch(tokio::spawn(async move {
             tokio::select! {
                 why = guest.stands_still() => {
                     if let Some(why) = why {
-                        end(why);
+                        pulse.end(why);
                     }
                 }
                 // The session notices that by itself.
@@ -65,13 +70,18 @@ struct Guest {
     events: Receiver<Event>,
     qmp: Weak<Qmp>,
     console: Console,
+    silence: Silence,
 }
 
 impl Guest {
     /// Waits until the guest does not answer any more, and says why. `None` where QEMU tells nothing any more.
     async fn stands_still(&mut self) -> Option<ChannelError> {
         loop {
-            match self.events.recv().await {
+            let told = tokio::select! {
+                told = self.events.recv() => told,
+                why = self.silence.is_for_good() => return Some(why),
+            };
+            match told {
                 Ok(event) => match News::of(&event) {
                     Some(News::Stopped(why)) => return Some(why),
                     Some(News::Port(false)) => {

@@ -16,7 +16,10 @@ mod grow;
 mod guest_watch;
 #[cfg(feature = "mounts")]
 mod port;
+mod restarts;
+mod silence;
 mod start;
+mod stillness;
 mod video;
 mod warnings;
 mod way_out;
@@ -28,6 +31,7 @@ pub(crate) use console::{last_lines, printable};
 pub(crate) use end::End;
 pub use failure::{Stage, StartCause, StartError};
 pub(crate) use freeze::{DiskAlone, Rest};
+pub(crate) use restarts::{Life, Rebooter, Restarts};
 pub(crate) use start::{Aside, Identity, Loaded, Probe};
 
 use tokio::sync::Mutex;
@@ -53,6 +57,7 @@ use way_out::WayOut;
 pub(crate) struct Vm {
     _guest_watch: GuestWatch,
     channel: Channel,
+    life: Life,
     warnings: Warnings,
     qmp: Arc<Qmp>,
     process: Process,
@@ -111,6 +116,11 @@ impl Disk {
 impl Vm {
     pub(crate) fn channel(&self) -> &Channel {
         &self.channel
+    }
+
+    /// What is known of how it lives.
+    pub(crate) fn life(&self) -> &Life {
+        &self.life
     }
 
     /// What could not be done for the guest.

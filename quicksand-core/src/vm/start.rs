@@ -8,12 +8,12 @@ use std::{
     os::fd::{AsFd, AsRawFd},
     os::unix::net::UnixStream as StdUnixStream,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     sync::Arc,
     time::Duration,
 };
 
-use quicksand_protocol::message::{Done, Exec, Network, Request, Wake};
+use quicksand_protocol::message::{Done, Exec, Network, Request, Settle, Wake};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,12 +23,14 @@ use tokio::{
 };
 
 use super::{
-    Boot, Disk, Outside, Vm,
+    Boot, Disk, Life, Outside, Vm,
     boot::boot_disk,
     cards::Cards,
     console::{Console, printable},
+    end::LAST_WORDS,
     failure::{Stage, StartCause, StartError},
     guest_watch::GuestWatch,
+    restarts::Restarts,
     video,
     warnings::Warnings,
     way_out::WayOut,
@@ -124,24 +126,42 @@ pub(crate) struct Aside {
 
 impl Vm {
     /// Boots a machine without network until its init has started everything and it is idle. Of `disk`, its files from the image up,
-    /// none is written.
+    /// none is written. One that reboots before that is booted again.
     pub(crate) async fn boot(
         host: &Host,
         machine: &Machine,
         (disk, disk_size): (Vec<PathBuf>, u64),
         boot: &Boot,
     ) -> Result<Vm, Error> {
-        let deadline = Instant::now() + boot.timeout;
-        let disk_is_the_images = disk.len() == 1;
+        let of_image = disk.len() == 1;
         let run_dir = Arc::new(RunDir::create(&host.cache)?);
         let disk = with_overlay(host, &run_dir, disk, disk_size)?;
-        let vm = boot_disk(host, machine, run_dir, (disk, disk_size), boot, &Outside::default()).await?;
         // Its card gets its address here, so that clones find it done.
-        let of_image = disk_is_the_images;
         let network = Network::Static { address: GUEST_ADDRESS, prefix: PREFIX, of_image };
-        let settled = watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
+        let (deadline, mut restarts) = (Instant::now() + boot.timeout, Restarts::default());
+        loop {
+            let (disk, run_dir) = ((disk.clone(), disk_size), Arc::clone(&run_dir));
+            let (boot, settle) = (boot.until(deadline), Settle { after_reboot: restarts.count() > 0 });
+            match Vm::boot_once(host, machine, run_dir, disk, &boot, (network.clone(), settle)).await {
+                Err(error) => restarts.go_on_after(error)?,
+                booted => return booted,
+            }
+        }
+    }
+
+    async fn boot_once(
+        host: &Host,
+        machine: &Machine,
+        run_dir: Arc<RunDir>,
+        disk: (Vec<PathBuf>, u64),
+        boot: &Boot,
+        (network, settle): (Network, Settle),
+    ) -> Result<Vm, Error> {
+        let deadline = Instant::now() + boot.timeout;
+        let vm = boot_disk(host, machine, run_dir, disk, boot, &Outside::default()).await?;
+        let settled = watch(&vm.process, Some(&vm.qmp), (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
             vm.wake_again(network, Identity::New).await?;
-            settle(&vm).await?;
+            vm.come_up(settle).await?;
             fall_idle(&vm).await
         });
         match settled.await {
@@ -151,8 +171,24 @@ impl Vm {
     }
 
     /// Boots a machine that has ended from the disk that it left, until its init has started everything. One whose init does not get
-    /// that far is still of use, and comes with what kept it.
+    /// that far is still of use, and comes with what kept it. One that reboots before that is booted again, which is counted.
     pub(crate) async fn boot_again(
+        host: &Host,
+        ended: &Vm,
+        boot: &Boot,
+        outside: &Outside,
+        restarts: &mut Restarts,
+    ) -> Result<(Vm, Option<Error>), Error> {
+        let deadline = Instant::now() + boot.timeout;
+        loop {
+            match Vm::boot_again_once(host, ended, &boot.until(deadline), outside).await {
+                Err(error) => restarts.go_on_after(error)?,
+                booted => return booted,
+            }
+        }
+    }
+
+    async fn boot_again_once(
         host: &Host,
         ended: &Vm,
         boot: &Boot,
@@ -167,12 +203,12 @@ impl Vm {
         let mut vm = boot_disk(host, &ended.machine, run_dir, (disk, size), boot, outside).await?;
         vm.origin = ended.origin.clone();
         let address = Network::Static { address: GUEST_ADDRESS, prefix: PREFIX, of_image: false };
-        let settled = watch(&vm.process, (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
+        let settled = watch(&vm.process, Some(&vm.qmp), (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
             vm.wake_again(address, Identity::Same).await?;
             let network = guest_network(outside.network);
             // What starts while it boots may need it.
             vm.wake_again(network.clone(), Identity::Same).await?;
-            settle(&vm).await?;
+            vm.come_up(Settle { after_reboot: true }).await?;
             if outside.network == NetworkMode::Full {
                 // A resolver that came up with the boot has written its file.
                 vm.warnings.forget();
@@ -208,7 +244,10 @@ impl Vm {
             // The word of our init, not QEMU's status: a kernel that resets the machine ends QEMU as well.
             Ok(_) if launched.console.text().contains(PROBE_WORD) => Ok(()),
             status => {
-                let cause = status.map_or(StartCause::AgentSilent(patience), StartCause::QemuExited);
+                let cause = match status {
+                    Ok(status) => end_of(status, Some(&launched.qmp)).await,
+                    Err(_) => StartCause::AgentSilent(patience),
+                };
                 Err(StartError::gather(Stage::Boot, cause, &launched.run_dir.qemu_log(), &launched.console).into())
             }
         }
@@ -222,6 +261,13 @@ impl Vm {
         identity: Identity,
     ) -> Result<Vm, Error> {
         Loaded::load(host, state, outside).await?.wake(identity).await
+    }
+}
+
+impl Boot {
+    /// The same as a boot that follows another, and has the rest of its time.
+    fn until(&self, deadline: Instant) -> Boot {
+        Boot { timeout: deadline.saturating_duration_since(Instant::now()), ..self.clone() }
     }
 }
 
@@ -245,7 +291,7 @@ impl Loaded {
 
         let deadline = Instant::now() + QEMU_PATIENCE;
         let devices = state.devices();
-        let way_out = watch(process, (run_dir, console), Stage::Load, deadline, async {
+        let way_out = watch(process, Some(qmp), (run_dir, console), Stage::Load, deadline, async {
             load(qmp, &devices).await?;
             way_out.finish(qmp).await.map_err(StartCause::Qmp)
         });
@@ -261,7 +307,7 @@ impl Loaded {
         let Loaded { launched, state, machine, memory_file, network, way_out, cards } = self;
         let Launched { process, qmp, agent, console, run_dir, disk } = launched;
         let deadline = Instant::now() + WAKE_PATIENCE;
-        let woken = watch(&process, (&run_dir, &console), Stage::Wake, deadline, async {
+        let woken = watch(&process, Some(&qmp), (&run_dir, &console), Stage::Wake, deadline, async {
             let opening = Opening::Restored { in_frame: state.manifest.in_frame };
             // At once, so that the guest finds our hello when it begins to run.
             let (running, channel) =
@@ -280,6 +326,7 @@ impl Loaded {
         Ok(Vm {
             _guest_watch,
             channel,
+            life: Life::default(),
             warnings,
             qmp,
             process,
@@ -374,7 +421,7 @@ pub(super) async fn launch(
     inherit.extend(cards.into_iter().filter_map(|card| card.socket));
     let process = Process::launch(&host.qemu, arguments, inherit, &qemu_log).await?;
     let deadline = Instant::now() + QEMU_PATIENCE;
-    let qmp = watch(&process, (&run_dir, &console), Stage::Launch, deadline, async {
+    let qmp = watch(&process, None, (&run_dir, &console), Stage::Launch, deadline, async {
         Qmp::open(qmp).await.map_err(StartCause::Qmp)
     });
     let qmp = qmp.await?;
@@ -390,29 +437,44 @@ fn socket_pair() -> io::Result<(UnixStream, StdUnixStream)> {
 /// Carries out a stage until it is done, QEMU has ended, or its time is over.
 pub(super) async fn watch<T>(
     process: &Process,
+    qmp: Option<&Qmp>,
     (run_dir, console): (&RunDir, &Console),
     stage: Stage,
     deadline: Instant,
     work: impl Future<Output = Result<T, StartCause>>,
 ) -> Result<T, Error> {
     let begun = Instant::now();
+    let late = || match stage {
+        Stage::Boot | Stage::Wake => StartCause::AgentSilent(begun.elapsed()),
+        _ => StartCause::TooLong(begun.elapsed()),
+    };
     let cause = tokio::select! {
         biased;
         done = work => match done {
             Ok(done) => return Ok(done),
+            // On a busy host its own deadline is seen together with ours.
+            Err(StartCause::Channel(ChannelError::NoAnswer(_))) => late(),
             Err(cause) => {
-                // QEMU's end closes its channels first; its status says more than that.
-                let ended = timeout(Duration::from_millis(500), process.ended()).await;
-                ended.map_or(cause, StartCause::QemuExited)
+                // QEMU's end closes its channels first; how it ended says more than that.
+                match timeout(Duration::from_millis(500), process.ended()).await {
+                    Ok(status) => end_of(status, qmp).await,
+                    Err(_) => cause,
+                }
             }
         },
-        status = process.ended() => StartCause::QemuExited(status),
-        () = tokio::time::sleep_until(deadline) => match stage {
-            Stage::Boot | Stage::Wake => StartCause::AgentSilent(begun.elapsed()),
-            _ => StartCause::TooLong(begun.elapsed()),
-        },
+        status = process.ended() => end_of(status, qmp).await,
+        () = tokio::time::sleep_until(deadline) => late(),
     };
     Err(StartError::gather(stage, cause, &run_dir.qemu_log(), console).into())
+}
+
+/// What the end of a QEMU means, as it said itself on its control channel.
+async fn end_of(status: ExitStatus, qmp: Option<&Qmp>) -> StartCause {
+    let reason = match qmp {
+        Some(qmp) => timeout(LAST_WORDS, qmp.shutdown_reason()).await.ok().flatten(),
+        None => None,
+    };
+    StartCause::of_end(status, reason.as_deref())
 }
 
 /// Has QEMU load a state. It comes through a socket: QEMU 11 takes no migration out of a regular file's descriptor any more.
@@ -485,12 +547,12 @@ impl Vm {
         self.warnings.add(wake(&self.channel, network, identity).await?);
         Ok(())
     }
-}
 
-/// Waits until the init has started what it is to start.
-async fn settle(vm: &Vm) -> Result<(), StartCause> {
-    let mut settled = vm.channel.start(&Request::Settle).map_err(StartCause::Channel)?;
-    settled.reply().await.map(drop).map_err(StartCause::Channel)
+    /// Waits until the init has started what it is to start.
+    async fn come_up(&self, settle: Settle) -> Result<(), StartCause> {
+        let mut settled = self.channel.start(&Request::Settle(settle)).map_err(StartCause::Channel)?;
+        settled.reply().await.map(drop).map_err(StartCause::Channel)
+    }
 }
 
 /// Adds to the error of a guest that does not come up what its systemd still waits for, where it has one that says.
@@ -504,7 +566,7 @@ async fn name_jobs(vm: &Vm, error: Error) -> Error {
     error.into()
 }
 
-async fn running_jobs(vm: &Vm) -> Option<String> {
+pub(super) async fn running_jobs(vm: &Vm) -> Option<String> {
     let argv = ["systemctl", "list-jobs", "--no-legend", "--plain"].map(|word| word.as_bytes().to_vec()).to_vec();
     let mut operation = vm.channel.start(&Request::Exec(Exec { argv, ..Exec::default() })).ok()?;
     let mut printed = Vec::new();
