@@ -233,7 +233,8 @@ impl<'a> Command<'a> {
                 child.kill();
                 // Cancelled as it is, its end is a matter of moments; the next command finds the guest without it.
                 let _ = timeout(KILL_PATIENCE, child.wait()).await;
-                Err(Error::CommandTimeout { command, after, stdout, stderr })
+                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+                Err(Error::CommandTimeout { command, after, stdout: text(stdout), stderr: text(stderr) })
             }
         }
     }

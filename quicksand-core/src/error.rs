@@ -16,6 +16,7 @@ use crate::{
     install::InstallError,
     machine::Accel,
     memory::MemoryError,
+    printed::describe_run,
     qemu::{LaunchError, VersionError, qmp::QmpError},
     saves::ArchiveError,
     size::{ParseSizeError, Size},
@@ -237,17 +238,17 @@ pub enum Error {
         source: ChannelError,
     },
     /// A command did not end in time. It was killed, with all that belonged to it.
-    #[error("run {command}: it did not end within {} ms; it had printed {} bytes to stdout and {} to stderr",
-            after.as_millis(), stdout.len(), stderr.len())]
+    #[error("run {command}: {}",
+            shown(&describe_run(&format!("it did not end within {} ms", after.as_millis()), stdout, stderr)))]
     CommandTimeout {
         /// The command.
         command: String,
         /// The time that it had.
         after: Duration,
+        /// What it had printed by then, as in [`Output`](crate::Output).
+        stdout: String,
         /// What it had printed by then.
-        stdout: Vec<u8>,
-        /// What it had printed by then.
-        stderr: Vec<u8>,
+        stderr: String,
     },
     /// What was waited for did not come in time.
     #[error("wait for {what}: it did not come within {} ms; last seen: {}", after.as_millis(), shown(seen))]

@@ -62,6 +62,7 @@ mod mount;
 mod network;
 mod pattern;
 mod plain_file;
+mod printed;
 mod progress;
 mod project;
 mod project_list;

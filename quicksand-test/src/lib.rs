@@ -61,7 +61,7 @@ pub mod __private {
         meta::{
             Base, MachineMeta, Requirement, Runtime, Setup, SetupMeta, SetupOutcome, Start, TestMeta, Variant, Work,
         },
-        outcome::{ByOutcome, ByTermination, Returned, TestOutcome},
+        outcome::{ByOutcome, ByTermination, ByWords, Returned, TestOutcome},
         requirement::is_skipped,
         run::{run, run_blocking},
         setups::{Called, SetupFunction, call_setup},

@@ -3,9 +3,12 @@
 use std::{
     cell::RefCell,
     convert::Infallible,
+    error::Error,
     fmt,
     process::{ExitCode, Termination},
 };
+
+use crate::describe::error_text;
 
 /// What tells by itself why a test failed: nothing, a `Result` or an `ExitCode`.
 pub trait TestOutcome {
@@ -50,8 +53,8 @@ impl TestOutcome for Told {
     }
 }
 
-/// What a test returned. `(&Returned::new(value)).told()` has the compiler choose [`ByOutcome`] where that is possible, as it needs
-/// one reference less, and [`ByTermination`] else.
+/// What a test returned. `(&&&Returned::new(value)).told()` has the compiler choose [`ByWords`] where that is possible, as it needs no
+/// reference less, then [`ByOutcome`], and [`ByTermination`] else.
 #[derive(Debug)]
 pub struct Returned<T>(RefCell<Option<T>>);
 
@@ -62,13 +65,28 @@ impl<T> Returned<T> {
     }
 }
 
-/// For what tells by itself why a test failed.
+/// For results whose error has words for people.
+pub trait ByWords {
+    /// What came of the test. To be asked once.
+    fn told(&self) -> Told;
+}
+
+impl<T: TestOutcome, E: Error> ByWords for &&Returned<Result<T, E>> {
+    fn told(&self) -> Told {
+        Told(self.0.take().and_then(|result| match result {
+            Ok(value) => value.failure(),
+            Err(error) => Some(format!("the test returned an error: {}", error_text(&error))),
+        }))
+    }
+}
+
+/// For what else tells by itself why a test failed.
 pub trait ByOutcome {
     /// What came of the test. To be asked once.
     fn told(&self) -> Told;
 }
 
-impl<T: TestOutcome> ByOutcome for Returned<T> {
+impl<T: TestOutcome> ByOutcome for &Returned<T> {
     fn told(&self) -> Told {
         Told(self.0.take().and_then(TestOutcome::failure))
     }
@@ -80,7 +98,7 @@ pub trait ByTermination {
     fn told(&self) -> Told;
 }
 
-impl<T: Termination> ByTermination for &Returned<T> {
+impl<T: Termination> ByTermination for Returned<T> {
     fn told(&self) -> Told {
         Told(self.0.take().and_then(|value| value.report().failure()))
     }
@@ -99,16 +117,24 @@ mod tests {
                 self.0.into()
             }
         }
-        assert_eq!((&Returned::new(())).told().0, None);
-        assert_eq!((&Returned::new(Err::<(), _>("no"))).told().0.unwrap(), r#"the test returned an error: "no""#);
-        assert_eq!((&Returned::new(Code(0))).told().0, None);
-        assert!((&Returned::new(Code(3))).told().0.unwrap().starts_with("the test returned a failure: "));
-        assert!((&Returned::new(Ok::<_, u8>(Code(3)))).told().0.is_some());
+        assert_eq!((&&&Returned::new(())).told().0, None);
+        assert_eq!((&&&Returned::new(Err::<(), _>("no"))).told().0.unwrap(), r#"the test returned an error: "no""#);
+        // An error is told in its words, and not as a program sees it.
+        let error = "x".parse::<u8>();
+        assert_eq!(
+            (&&&Returned::new(error.map(drop))).told().0.unwrap(),
+            "the test returned an error: invalid digit found in string"
+        );
+        let boxed = || -> Result<(), Box<dyn Error>> { Err("no".into()) };
+        assert_eq!((&&&Returned::new(boxed())).told().0.unwrap(), r#"the test returned an error: "no""#);
+        assert_eq!((&&&Returned::new(Code(0))).told().0, None);
+        assert!((&&&Returned::new(Code(3))).told().0.unwrap().starts_with("the test returned a failure: "));
+        assert!((&&&Returned::new(Ok::<_, u8>(Code(3)))).told().0.is_some());
         fn opaque(code: u8) -> impl Termination {
             Code(code)
         }
-        assert_eq!((&Returned::new(opaque(0))).told().0, None);
-        assert!((&Returned::new(opaque(1))).told().0.is_some());
+        assert_eq!((&&&Returned::new(opaque(0))).told().0, None);
+        assert!((&&&Returned::new(opaque(1))).told().0.is_some());
     }
 
     #[test]

@@ -5,15 +5,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Deadline, Wait};
-use crate::{
-    Error, ExitStatus, Output, Result, Sandbox,
-    vm::{last_lines, printable},
-};
+use crate::{Error, ExitStatus, Output, Result, Sandbox, printed::describe_run};
 
 /// How long to rest between two runs.
 const STEP: Duration = Duration::from_millis(250);
-/// How much of a run's output is shown.
-const LINES: usize = 20;
 
 impl Sandbox {
     /// Runs a line of shell in the guest, as [`execute`](Sandbox::execute) does, until it exits with 0, and returns that run's
@@ -36,12 +31,11 @@ async fn run(sandbox: &Sandbox, line: String, deadline: Deadline) -> Result<Outp
                     ExitStatus::Code(code) => format!("exit code {code}"),
                     ExitStatus::Signal(signal) => format!("signal {signal}"),
                 };
-                describe(&end, &output.stdout, &output.stderr)
+                describe_run(&end, &output.stdout, &output.stderr)
             }
             Err(Error::CommandTimeout { stdout, stderr, .. }) => {
-                let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
                 // How an earlier run ended says more than how far the last one came in the time that was left.
-                return Err(missed(last.unwrap_or_else(|| describe("it was still running", &stdout, &stderr))));
+                return Err(missed(last.unwrap_or_else(|| describe_run("it was still running", &stdout, &stderr))));
             }
             Err(error) => return Err(error),
         };
@@ -50,30 +44,5 @@ async fn run(sandbox: &Sandbox, line: String, deadline: Deadline) -> Result<Outp
         }
         last = Some(seen);
         sleep(STEP.min(deadline.left())).await;
-    }
-}
-
-/// A run's end and the last lines of what it printed.
-fn describe(end: &str, stdout: &str, stderr: &str) -> String {
-    let mut text = end.to_owned();
-    for (name, output) in [("stdout", stdout), ("stderr", stderr)] {
-        for line in last_lines(output, LINES).lines() {
-            text += &format!("\n{name}: {}", printable(line));
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_is_described_by_its_end_and_its_output() {
-        assert_eq!(
-            describe("exit code 1", "a\nb\n", "\x1b[31mno\x1b[0m"),
-            "exit code 1\nstdout: a\nstdout: b\nstderr: no"
-        );
-        assert_eq!(describe("signal 9", "", ""), "signal 9");
     }
 }

@@ -268,8 +268,8 @@ fn run(
     let sandbox = Ident::new("sandbox", Span::mixed_site());
     let told = |returned| {
         quote!({
-            use ::quicksand::__private::{ByOutcome as _, ByTermination as _};
-            (&::quicksand::__private::Returned::new(#returned)).told()
+            use ::quicksand::__private::{ByOutcome as _, ByTermination as _, ByWords as _};
+            (&&&::quicksand::__private::Returned::new(#returned)).told()
         })
     };
     let (run, body) = match test.sig.asyncness {

@@ -95,6 +95,8 @@ pub(crate) mod __private {
     /// Nothing tells by itself here.
     #[allow(dead_code)]
     pub(crate) trait ByOutcome {}
+    #[allow(dead_code)]
+    pub(crate) trait ByWords {}
 
     pub(crate) trait ByTermination {
         fn told(&self) -> ExitCode;
