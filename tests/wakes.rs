@@ -210,3 +210,53 @@ async fn timers_are_as_elsewhere_and_waking_starts_none() {
         assert!(!now.contains("kept") && !now.contains("plain") && !now.contains("clock"), "{now}");
     }
 }
+
+/// How often systemd has gone to sleep, once it has done so for a while.
+const SLEPT: &str = "old=; while new=$(grep ^voluntary /proc/1/status); [ \"$new\" != \"$old\" ]; do old=$new; sleep 0.3; done; echo $new";
+
+#[tokio::test]
+async fn systemd_sleeps_on_while_a_clone_wakes() {
+    let sb = Sandbox::builder("debian").start().await.unwrap();
+    let mut seen = Vec::new();
+    // It may have something of its own to do, but not each time.
+    for number in 0..5 {
+        let tag = number.to_string();
+        sb.checkpoint(&tag).await.unwrap();
+        let goes_on = shell(&sb, SLEPT).await;
+        sb.revert(&tag).await.unwrap();
+        let put_back = shell(&sb, SLEPT).await;
+        if put_back == goes_on {
+            return;
+        }
+        seen.push((goes_on, put_back));
+    }
+    panic!("each wake gives systemd something to do: {seen:?}");
+}
+
+#[tokio::test]
+async fn systemd_still_hears_of_other_jumps_of_the_clock() {
+    let sb = Sandbox::builder("debian").start().await.unwrap();
+    let unit = "cd /etc/systemd/system; printf '[Timer]\nOnClockChange=true\n' > jump.timer; \
+                printf '[Service]\nExecStart=touch /run/jumped\n' > jump.service; systemctl daemon-reload; systemctl start jump.timer";
+    shell(&sb, unit).await;
+    sb.checkpoint("c").await.unwrap();
+    for _ in 0..2 {
+        sb.revert("c").await.unwrap();
+        shell(&sb, "systemd-run --quiet --wait true; test ! -e /run/jumped; date -s '+2 hours'").await;
+        sb.wait_for_file("/run/jumped").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_found_after_the_start_is_told_as_well() {
+    let sb = Sandbox::builder("debian").start().await.unwrap();
+    shell(&sb, "mkdir -p /var/log/journal/$(cat /etc/machine-id) && chattr +i /var/log/journal").await;
+    let twin = sb.fork().await.unwrap();
+    let told = warnings(&twin).await;
+    assert!(told.starts_with("journalctl does not find what is in /var/log/journal"), "{told}");
+    assert_eq!(twin.start_report().unwrap().warnings, [told.as_str()]);
+    // It keeps the id that it has.
+    twin.checkpoint("c").await.unwrap();
+    twin.revert("c").await.unwrap();
+    assert_eq!((warnings(&twin).await, twin.start_report().unwrap().warnings), (String::new(), vec![told]));
+}

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::{
-    socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt},
+    socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket, sockopt},
     time::TimeVal,
 };
 
@@ -55,6 +55,11 @@ impl Bus {
             }
         }
         if line.starts_with(b"OK ") { Ok(Some(Bus { stream, serial: 0 })) } else { Err(malformed()) }
+    }
+
+    /// The process at the other end.
+    pub(crate) fn server(&self) -> Option<i32> {
+        getsockopt(&self.stream, sockopt::PeerCredentials).ok().map(|credentials| credentials.pid())
     }
 
     /// Calls a method of the manager. Returns the number under which it is answered.

@@ -11,6 +11,7 @@
 mod attributes;
 mod bus;
 mod cgroup;
+mod clock_watch;
 mod conditions;
 mod connection;
 mod cover;

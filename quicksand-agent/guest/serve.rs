@@ -126,6 +126,7 @@ impl Server {
         let request = match from_payload::<Request>(&frame.payload) {
             // On this thread, so that it is done before anything else begins.
             Ok(Request::Wake(request)) => return operation.finish(wake::wake(&request)),
+            Ok(Request::Rename { machine_id }) => return operation.finish(Ok(wake::rename(&machine_id))),
             Ok(Request::Ping) => return operation.finish(Ok(Done::Nothing)),
             Ok(request) => request,
             Err(error) => {
@@ -169,7 +170,7 @@ fn carry_out(request: Request, operation: &Arc<Operation>, operations: &Operatio
         _ => {}
     }
     match request {
-        Request::Ping | Request::Wake(_) => Ok(Done::Nothing),
+        Request::Ping | Request::Wake(_) | Request::Rename { .. } => Ok(Done::Nothing),
         Request::Exec(exec) => exec::run(exec, operation).map(Done::Exited),
         Request::ReadFile { path, limit } => files::read(&path, limit, operation),
         Request::WriteFile { path, mode } => files::write(&path, mode, operation),

@@ -3,8 +3,9 @@
 //!
 //! When the clock jumps, systemd starts whatever should have run since a timer ran last or was started. So those whose time has passed
 //! are stopped before the clock is set, and started after: then they count from now on. That goes for those that keep a stamp
-//! (`Persistent=`), as a distribution's do. Which these are is asked before a freeze, for asking costs more than all the rest of waking,
-//! and few clones have any.
+//! (`Persistent=`), as a distribution's do. Of the jump itself systemd [hears nothing](clock_watch), unless it is one back.
+//!
+//! Which these are is asked before a freeze, for asking costs more than all the rest of waking, and few clones have any.
 
 use std::{
     fs::{self, File},
@@ -18,6 +19,7 @@ use std::{
 
 use crate::{
     bus::{Answer, Arguments, Bus},
+    clock_watch::Watch,
     cover, users,
 };
 
@@ -38,8 +40,6 @@ static NOTES: Mutex<Option<Notes>> = Mutex::new(None);
 struct Notes {
     taken: Instant,
     managers: Vec<Manager>,
-    /// When the first of their timers elapses.
-    first: Duration,
 }
 
 /// A systemd, that of the machine or of a user, and its timers.
@@ -49,6 +49,8 @@ struct Manager {
     /// Where it keeps when its timers ran last.
     stamps: PathBuf,
     timers: Vec<Timer>,
+    /// By what it hears of jumps of the clock.
+    watch: Option<Watch>,
 }
 
 #[derive(Debug)]
@@ -65,37 +67,43 @@ pub(crate) fn take_notes() {
     *lock() = Notes::take().ok();
 }
 
-/// Timers that were stopped so that the clock can be set.
+/// What stands still so that the clock can be set.
 #[derive(Debug, Default)]
-pub(crate) struct Stopped(Vec<Manager>);
+pub(crate) struct Still {
+    /// Those that have timers which are stopped.
+    stopped: Vec<Manager>,
+    asleep: Vec<Watch>,
+}
 
-/// Stops those that setting the clock to `time` would start.
-pub(crate) fn stop(time: Duration) -> io::Result<Stopped> {
-    let fresh = |notes: &Notes| notes.taken.elapsed() < FRESH;
-    let mut notes = lock().take().filter(fresh);
-    if notes.is_none() {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        if now.abs_diff(time) < SMALL {
-            return Ok(Stopped::default());
-        }
-        notes = Some(Notes::take()?);
-    }
-    let Some(notes) = notes.filter(|notes| notes.first <= time) else { return Ok(Stopped::default()) };
-    let mut stopped = Stopped::default();
+/// Stops the timers that setting the clock to `time` would start, and lets nobody hear that it is set.
+pub(crate) fn stop(time: Duration) -> io::Result<Still> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let notes = match lock().take().filter(|notes| notes.taken.elapsed() < FRESH) {
+        Some(notes) => notes,
+        None if now.abs_diff(time) < SMALL => return Ok(Still::default()),
+        None => Notes::take()?,
+    };
+    let mut still = Still::default();
     for mut manager in notes.managers {
+        // After a jump back, what is to come has to be worked out anew.
+        still.asleep.extend(manager.watch.take().filter(|_| now <= time));
         manager.timers.retain(|timer| timer.elapses <= time);
         if !manager.timers.is_empty() {
             manager.stop()?;
-            stopped.0.push(manager);
+            still.stopped.push(manager);
         }
     }
-    Ok(stopped)
+    // Whoever can't be kept from hearing it has some work.
+    still.asleep.retain(|watch| watch.sleep().is_ok());
+    Ok(still)
 }
 
-impl Stopped {
-    /// Starts them again, now that the clock is set to `time`.
-    pub(crate) fn start(self, time: Duration) -> io::Result<()> {
-        self.0.iter().try_for_each(|manager| manager.start(SystemTime::UNIX_EPOCH + time))
+impl Still {
+    /// Has all go on, now that the clock is set to `time`.
+    pub(crate) fn go_on(self, time: Duration) -> io::Result<()> {
+        let woken = self.asleep.iter().try_for_each(Watch::wake);
+        self.stopped.iter().try_for_each(|manager| manager.start(SystemTime::UNIX_EPOCH + time))?;
+        woken
     }
 }
 
@@ -109,16 +117,19 @@ impl Notes {
                 managers.push(Manager::new(socket, home.join(".local/share/systemd/timers"))?);
             }
         }
-        let all = managers.iter().flat_map(|manager| &manager.timers);
-        let first = all.map(|timer| timer.elapses).min().unwrap_or(Duration::MAX);
-        Ok(Notes { taken: Instant::now(), managers, first })
+        Ok(Notes { taken: Instant::now(), managers })
     }
 }
 
 impl Manager {
     fn new(socket: PathBuf, stamps: PathBuf) -> io::Result<Manager> {
-        let timers = Bus::open(&socket)?.map_or(Ok(Vec::new()), |mut bus| timers(&mut bus, &stamps))?;
-        Ok(Manager { socket, stamps, timers })
+        let Some(mut bus) = Bus::open(&socket)? else {
+            return Ok(Manager { socket, stamps, timers: Vec::new(), watch: None });
+        };
+        let timers = timers(&mut bus, &stamps)?;
+        // Not before it has answered: what it has heard by then it has seen to.
+        let watch = bus.server().and_then(Watch::of);
+        Ok(Manager { socket, stamps, timers, watch })
     }
 
     fn open(&self) -> io::Result<Bus> {

@@ -1,28 +1,40 @@
 //! Waking from a frozen state: what must differ between clones of the same moment.
 
-use std::{fs::OpenOptions, io, os::fd::AsRawFd, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::AsRawFd,
+    sync::OnceLock,
+    time::Duration,
+};
 
 use nix::time::{ClockId, clock_settime};
 use quicksand_protocol::message::{Done, Failure, Wake};
 
 use crate::{machine_id, network, timers};
 
-/// Sets the clock, the random pool, the machine id and the network. A guest without the first two is of no use; what else fails is
-/// a warning.
+/// The kernel's random pool. Open since the boot: each clone would else open it once.
+static POOL: OnceLock<File> = OnceLock::new();
+
+/// Sets the clock, the random pool and the network. A guest without the first two is of no use; what else fails is a warning.
 pub(crate) fn wake(wake: &Wake) -> Result<Done, Failure> {
     let timers = set_clock(Duration::from_nanos(wake.time_ns))?;
     reseed(&wake.seed)?;
-    let id = wake.machine_id.as_ref().and_then(|id| machine_id::renew(id).err());
     let network = network::apply(&wake.network).err();
-    Ok(Done::but_for([timers, id, network].into_iter().flatten()))
+    Ok(Done::but_for([timers, network].into_iter().flatten()))
+}
+
+/// Gives the machine an id of its own.
+pub(crate) fn rename(id: &[u8; 16]) -> Done {
+    Done::but_for(machine_id::renew(id).err())
 }
 
 /// Sets the clock, and has that start no timer. Returns a warning where it may.
 fn set_clock(time: Duration) -> Result<Option<String>, Failure> {
-    let stopped = timers::stop(time);
+    let still = timers::stop(time);
     clock_settime(ClockId::CLOCK_REALTIME, time.into()).map_err(|e| failure("set the clock", e as i32, &e))?;
-    let started = stopped.and_then(|stopped| stopped.start(time));
-    Ok(started.err().map(|error| format!("timers of systemd may make up for what they missed, or be stopped: {error}")))
+    let gone_on = still.and_then(|still| still.go_on(time));
+    Ok(gone_on.err().map(|error| format!("timers of systemd may make up for what they missed, or be stopped: {error}")))
 }
 
 /// Mixes the seed into the kernel's random pool and makes the pool use it at once.
@@ -38,8 +50,7 @@ fn reseed(seed: &[u8; 32]) -> Result<(), Failure> {
     nix::ioctl_write_ptr_bad!(add_entropy, nix::request_code_write!(b'R', 3, 2 * size_of::<i32>()), Entropy);
     nix::ioctl_none!(reseed_crng, b'R', 7);
 
-    let pool = OpenOptions::new().write(true).open("/dev/urandom").map_err(|e| io_failure("open /dev/urandom", &e))?;
-    let fd = pool.as_raw_fd();
+    let fd = pool().map_err(|e| failure("open /dev/urandom", e.raw_os_error().unwrap_or(0), &e))?.as_raw_fd();
     let entropy = Entropy { bits: 8 * seed.len() as i32, len: seed.len() as i32, bytes: *seed };
     // SAFETY: RNDADDENTROPY reads two numbers and as many bytes as the second says, all of which are there.
     unsafe { add_entropy(fd, &entropy) }.map_err(|e| failure("add to the random pool", e as i32, &e))?;
@@ -48,8 +59,12 @@ fn reseed(seed: &[u8; 32]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn io_failure(what: &str, error: &io::Error) -> Failure {
-    failure(what, error.raw_os_error().unwrap_or(0), error)
+fn pool() -> io::Result<&'static File> {
+    if let Some(pool) = POOL.get() {
+        return Ok(pool);
+    }
+    let pool = OpenOptions::new().write(true).open("/dev/urandom")?;
+    Ok(POOL.get_or_init(|| pool))
 }
 
 fn failure(what: &str, errno: i32, error: &dyn std::fmt::Display) -> Failure {

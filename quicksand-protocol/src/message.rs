@@ -106,6 +106,12 @@ pub enum Request {
     /// Take up a life of one's own after a restore; ends with [`Done::Nothing`], or with [`Done::ButFor`] where not all could be
     /// done. Carried out before any request that follows it. A guest in which it fails is of no use.
     Wake(Wake),
+    /// Take a machine id of one's own; ends as [`Request::Wake`] does, and is carried out before any request that follows it. A request of
+    /// its own, for it takes longer than waking, and nobody has to wait for it.
+    Rename {
+        /// The new machine id.
+        machine_id: [u8; 16],
+    },
     /// Write everything to disk; ends with [`Done::Nothing`].
     Sync,
     /// Get ready for a freeze that follows at once, which is to leave waking little to do; ends with [`Done::Nothing`].
@@ -268,8 +274,6 @@ pub struct Wake {
     pub time_ns: u64,
     /// Bytes for the random pool.
     pub seed: [u8; 32],
-    /// New machine id. Absent where it is to go on as the machine that it was.
-    pub machine_id: Option<[u8; 16]>,
     /// The network it is to have.
     pub network: Network,
 }
@@ -430,8 +434,8 @@ mod tests {
 
     #[test]
     fn the_seed_is_not_printed() {
-        let wake = Wake { time_ns: 1, seed: [0x77; 32], machine_id: Some([0x66; 16]), network: Network::None };
+        let wake = Wake { time_ns: 1, seed: [0x77; 32], network: Network::None };
         let text = format!("{wake:?}");
-        assert!(!text.contains("119") && !text.contains("102"), "{text}");
+        assert!(!text.contains("119"), "{text}");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fmt, io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -165,9 +165,34 @@ struct State {
 /// An operation, as the reading task sees it.
 #[derive(Debug)]
 struct Entry {
-    reply: oneshot::Sender<Result<Done, ChannelError>>,
+    reply: ReplyTo,
     outputs: [Incoming; 2],
     input: Arc<Outgoing>,
+}
+
+/// Who gets a reply.
+enum ReplyTo {
+    Waiting(oneshot::Sender<Result<Done, ChannelError>>),
+    /// Called by the reading task.
+    Listening(Box<dyn FnOnce(Result<Done, ChannelError>) + Send>),
+}
+
+impl ReplyTo {
+    fn give(self, reply: Result<Done, ChannelError>) {
+        match self {
+            ReplyTo::Waiting(waiting) => drop(waiting.send(reply)),
+            ReplyTo::Listening(listener) => listener(reply),
+        }
+    }
+}
+
+impl fmt::Debug for ReplyTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReplyTo::Waiting(_) => "Waiting",
+            ReplyTo::Listening(_) => "Listening",
+        })
+    }
 }
 
 /// An operation under way. Dropping it before its [`reply`](Operation::reply) cancels it in the guest.
@@ -231,6 +256,16 @@ impl Channel {
     /// [`ChannelError`] where the request is too large or the session over.
     pub fn start(&self, request: &Request) -> Result<Operation, ChannelError> {
         self.shared.start(request)
+    }
+
+    /// Has an operation without streams carried out, and `listener` told its reply, before anyone is told of one that the guest sends
+    /// later. It must not take long.
+    pub(crate) fn start_and_tell(
+        &self,
+        request: &Request,
+        listener: impl FnOnce(Result<Done, ChannelError>) + Send + 'static,
+    ) -> Result<(), ChannelError> {
+        self.shared.begin(request, ReplyTo::Listening(Box::new(listener))).map(drop)
     }
 
     /// Carries out an operation without streams.
@@ -300,9 +335,27 @@ impl Drop for Operation {
 
 impl Shared {
     pub(super) fn start(self: &Arc<Self>, request: &Request) -> Result<Operation, ChannelError> {
+        let (reply, replied) = oneshot::channel();
+        let (id, input, [stdout, stderr]) = self.begin(request, ReplyTo::Waiting(reply))?;
+        Ok(Operation {
+            id,
+            reply: replied,
+            replied: false,
+            stdin: Some(GuestWriter::new(id, input, self)),
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            shared: Arc::clone(self),
+        })
+    }
+
+    /// Returns its number, and its streams on our side.
+    fn begin(
+        self: &Arc<Self>,
+        request: &Request,
+        reply: ReplyTo,
+    ) -> Result<(u32, Arc<Outgoing>, [GuestReader; 2]), ChannelError> {
         let payload = to_payload(request).map_err(|e| ChannelError::TooLarge(e.to_string()))?;
         let id = self.last_id.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let (reply, replied) = oneshot::channel();
         let (stdout, stdout_reader) = Incoming::new(id, stream::STDOUT, self);
         let (stderr, stderr_reader) = Incoming::new(id, stream::STDERR, self);
         let input = Arc::new(Outgoing::default());
@@ -314,15 +367,7 @@ impl Shared {
             state.operations.insert(id, Entry { reply, outputs: [stdout, stderr], input: Arc::clone(&input) });
         }
         self.send(Kind::Request, 0, id, &payload);
-        Ok(Operation {
-            id,
-            reply: replied,
-            replied: false,
-            stdin: Some(GuestWriter::new(id, input, self)),
-            stdout: Some(stdout_reader),
-            stderr: Some(stderr_reader),
-            shared: Arc::clone(self),
-        })
+        Ok((id, input, [stdout_reader, stderr_reader]))
     }
 
     /// How many frames came so far, where an operation is under way.
@@ -354,7 +399,7 @@ impl Shared {
         };
         for (_, entry) in operations {
             entry.input.close();
-            let _ = entry.reply.send(Err(error.clone()));
+            entry.reply.give(Err(error.clone()));
         }
     }
 
@@ -370,7 +415,7 @@ impl Shared {
             if let Some(entry) = state.operations.remove(&frame.id) {
                 entry.input.close();
                 let reply = reply.map_err(|Failure { errno, message }| ChannelError::Guest { errno, message });
-                let _ = entry.reply.send(reply);
+                entry.reply.give(reply);
             }
             return Ok(());
         }

@@ -125,6 +125,10 @@ impl Outgoing {
     }
 
     /// The operation is over: what is written from now on is refused.
+    fn is_closed(&self) -> bool {
+        lock(&self.0).closed
+    }
+
     pub(super) fn close(&self) {
         let mut sender = lock(&self.0);
         sender.closed = true;
@@ -185,7 +189,8 @@ impl AsyncWrite for GuestWriter {
 
 impl Drop for GuestWriter {
     fn drop(&mut self) {
-        if !self.ended {
+        // Once the operation is over, there is nobody to be told, and telling costs the guest an interrupt.
+        if !self.ended && !self.sender.is_closed() {
             held::send_or_hold(&self.shared, Kind::Eof, stream::STDIN, self.id);
         }
     }

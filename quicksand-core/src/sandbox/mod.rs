@@ -76,7 +76,7 @@ pub struct StartReport {
     /// Whether its machine had been made ready before it was asked for.
     pub was_ready: bool,
     /// What could not be done for the guest, in words, as where its `/etc/resolv.conf` can't be written. It is of use all the same.
-    /// See also [`Sandbox::warnings`].
+    /// What concerns its machine id is here once a command has been run. See also [`Sandbox::warnings`].
     pub warnings: Vec<String>,
 }
 
@@ -298,7 +298,7 @@ impl Sandbox {
 
     /// What its start did. `None` unless it runs.
     pub fn start_report(&self) -> Option<StartReport> {
-        Some(self.running().ok()?.report.clone())
+        Some(self.running().ok()?.report())
     }
 
     /// What could not be done for the guest by which it runs now, in words: as it started, rebooted, was forked or put back to a

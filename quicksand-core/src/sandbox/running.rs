@@ -27,7 +27,7 @@ use crate::{
     network::Current,
     source,
     state::State,
-    vm::{End, Identity, Outside, Rebooter, Restarts, StartCause, StartError, Vm, last_lines},
+    vm::{End, Identity, Outside, Rebooter, Restarts, StartCause, StartError, Vm, Warnings, last_lines},
 };
 
 /// How long a machine runs that does not reboot again and again.
@@ -72,7 +72,10 @@ pub(super) struct Running {
     pub(super) mounts: super::mounts::Mounts,
     pub(super) host: Host,
     pub(super) why_not_better: Option<String>,
-    pub(super) report: StartReport,
+    /// As far as it was known at the end of its start.
+    report: StartReport,
+    /// Of the machine by which it started.
+    first_warnings: Arc<Warnings>,
     /// Where viewers of its display come to, once it has asked for that.
     pub(super) vnc: OnceLock<Listener>,
     /// After the machine, which is gone before its place is free.
@@ -97,6 +100,7 @@ impl Running {
     ) -> Running {
         slot.runs_as(vm.process().pid());
         let begun = vm.origin().cloned();
+        let first_warnings = Arc::clone(vm.warnings());
         Running {
             vm: Arc::new(Mutex::new(Arc::new(vm))),
             links,
@@ -119,6 +123,7 @@ impl Running {
             host,
             why_not_better,
             report,
+            first_warnings,
             vnc: OnceLock::new(),
             slot: Mutex::new(slot),
         }
@@ -134,6 +139,14 @@ impl Running {
     pub(super) fn with_warnings(mut self) -> Running {
         self.report.warnings = self.vm().warnings().all();
         self
+    }
+
+    /// What its start did, as far as it is known by now.
+    pub(super) fn report(&self) -> StartReport {
+        let mut report = self.report.clone();
+        let late = self.first_warnings.late().into_iter().filter(|late| !self.report.warnings.contains(late));
+        report.warnings.extend(late);
+        report
     }
 
     /// Another like it, by another machine.

@@ -191,7 +191,7 @@ impl Attempt<'_> {
             _guest_watch,
             channel,
             life: Life::default(),
-            warnings: Warnings::for_good(kernel_fault.or(fault_of_guest)),
+            warnings: Arc::new(Warnings::for_good(kernel_fault.or(fault_of_guest))),
             qmp,
             process,
             machine,

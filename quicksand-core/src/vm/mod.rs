@@ -33,6 +33,7 @@ pub use failure::{Stage, StartCause, StartError};
 pub(crate) use freeze::{DiskAlone, Rest};
 pub(crate) use restarts::{Life, Rebooter, Restarts};
 pub(crate) use start::{Aside, Identity, Loaded, Probe};
+pub(crate) use warnings::Warnings;
 
 use tokio::sync::Mutex;
 
@@ -49,7 +50,6 @@ use crate::{
 use cards::Cards;
 use console::Console;
 use guest_watch::GuestWatch;
-use warnings::Warnings;
 use way_out::WayOut;
 
 /// A running machine. Dropping it kills it and removes its files, in the order of the fields.
@@ -58,7 +58,7 @@ pub(crate) struct Vm {
     _guest_watch: GuestWatch,
     channel: Channel,
     life: Life,
-    warnings: Warnings,
+    warnings: Arc<Warnings>,
     qmp: Arc<Qmp>,
     process: Process,
     machine: Machine,
@@ -124,7 +124,7 @@ impl Vm {
     }
 
     /// What could not be done for the guest.
-    pub(crate) fn warnings(&self) -> &Warnings {
+    pub(crate) fn warnings(&self) -> &Arc<Warnings> {
         &self.warnings
     }
 

@@ -38,7 +38,7 @@ use super::{
 use crate::{
     Error,
     cache::{Cache, CacheError, UNFINISHED, touch},
-    guest::{Channel, ChannelError, Opening},
+    guest::{Channel, ChannelError, Opening, Operation},
     host::Host,
     machine::{Begin, Instance, Machine, NetworkMode, Plug, PrivateCard},
     network::passt::{DNS, GATEWAY, GUEST_ADDRESS, PREFIX},
@@ -314,8 +314,17 @@ impl Loaded {
                 tokio::join!(qmp.execute("cont", json!({})), Channel::open(agent, opening, WAKE_PATIENCE));
             running.map_err(StartCause::Qmp)?;
             let channel = channel.map_err(StartCause::Channel)?;
-            let warnings = Warnings::for_good(state.manifest.kernel_fault.clone());
-            warnings.add(wake(&channel, guest_network(network), identity).await?);
+            // Both at once, and only the first is waited for: without it the guest is of no use.
+            let woken = wake(&channel, guest_network(network))?;
+            let warnings = Arc::new(Warnings::for_good(state.manifest.kernel_fault.clone()));
+            if identity == Identity::New {
+                let listening = Arc::clone(&warnings);
+                let told = move |reply: Result<Done, ChannelError>| {
+                    reply.into_iter().for_each(|done| listening.add_late(done))
+                };
+                channel.start_and_tell(&rename()?, told).map_err(StartCause::Channel)?;
+            }
+            warnings.add(replied(woken).await?);
             Ok((channel, warnings))
         });
         let (channel, warnings) = woken.await?;
@@ -526,25 +535,40 @@ async fn loaded(qmp: &Qmp, events: &mut broadcast::Receiver<Event>) -> Result<()
     }
 }
 
-/// Has the guest take up a life of its own. Returns what could not be done.
-async fn wake(channel: &Channel, network: Network, identity: Identity) -> Result<Done, StartCause> {
-    let draw = || Ok::<_, io::Error>((random::bytes()?, random::bytes::<16>()?));
-    let (seed, mut drawn) = draw().map_err(|e| StartCause::BadState(format!("draw random bytes: {e}")))?;
-    // A random UUID's version and variant bits, as systemd makes machine ids.
-    drawn[6] = drawn[6] & 0x0f | 0x40;
-    drawn[8] = drawn[8] & 0x3f | 0x80;
-    let machine_id = (identity == Identity::New).then_some(drawn);
+/// Asks the guest to take up a life of its own.
+fn wake(channel: &Channel, network: Network) -> Result<Operation, StartCause> {
+    let seed = draw()?;
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let time_ns = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
-    let request = Request::Wake(Wake { time_ns, seed, machine_id, network });
-    let mut woken = channel.start(&request).map_err(StartCause::Channel)?;
-    woken.reply().await.map_err(StartCause::Channel)
+    channel.start(&Request::Wake(Wake { time_ns, seed, network })).map_err(StartCause::Channel)
+}
+
+/// The request to take a new machine id.
+fn rename() -> Result<Request, StartCause> {
+    let mut machine_id = draw::<16>()?;
+    // A random UUID's version and variant bits, as systemd makes machine ids.
+    machine_id[6] = machine_id[6] & 0x0f | 0x40;
+    machine_id[8] = machine_id[8] & 0x3f | 0x80;
+    Ok(Request::Rename { machine_id })
+}
+
+fn draw<const N: usize>() -> Result<[u8; N], StartCause> {
+    random::bytes().map_err(|e| StartCause::BadState(format!("draw random bytes: {e}")))
+}
+
+/// Waits for what could not be done.
+async fn replied(mut operation: Operation) -> Result<Done, StartCause> {
+    operation.reply().await.map_err(StartCause::Channel)
 }
 
 impl Vm {
     /// Has a guest that was booted wake, with one thing after another done to its network.
     async fn wake_again(&self, network: Network, identity: Identity) -> Result<(), StartCause> {
-        self.warnings.add(wake(&self.channel, network, identity).await?);
+        self.warnings.add(replied(wake(&self.channel, network)?).await?);
+        if identity == Identity::New {
+            let renamed = self.channel.start(&rename()?).map_err(StartCause::Channel)?;
+            self.warnings.add(replied(renamed).await?);
+        }
         Ok(())
     }
 
