@@ -7,6 +7,7 @@ use std::{
 };
 
 use quicksand::{Error, ExitStatus, PortForward, Sandbox, sandbox_test};
+use tokio::io::AsyncReadExt;
 
 /// A script whose own output goes through a filter, as many installers have it.
 const INSTALLER: &str = r#"#!/bin/bash
@@ -28,7 +29,7 @@ async fn goes_on(sb: &Sandbox) -> quicksand::Result<()> {
 #[sandbox_test(image = "debian")]
 async fn the_end_of_a_filtered_log_is_there(sb: Sandbox) -> quicksand::Result<()> {
     sb.write_file("/tmp/i.sh", INSTALLER).await?;
-    for run in 0..12 {
+    for run in 0..20 {
         sb.execute("rm -f /var/log/i.log").await?;
         let output = sb.command("bash").arg("/tmp/i.sh").output().await?;
         assert_eq!(output.exit_code, 3);
@@ -37,6 +38,12 @@ async fn the_end_of_a_filtered_log_is_there(sb: Sandbox) -> quicksand::Result<()
         assert!(printed.ends_with("installation complete\n"), "run {run}: {printed}");
         assert_eq!(*printed, sb.execute("cat /var/log/i.log").await?.stdout, "run {run}");
     }
+    // As a stream.
+    let mut child = sb.command("bash").arg("/tmp/i.sh").spawn().await?;
+    let mut printed = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut printed).await.unwrap();
+    assert_eq!(printed.lines().count(), 26, "{printed}");
+    assert_eq!(child.wait().await?, ExitStatus::Code(3));
     // More than a pipe holds, through two filters.
     let much = "exec > >(sed s/^/x/ | sed s/^/y/); seq 200000";
     let output = sb.command("bash").args(["-c", much]).output().await?;
@@ -46,20 +53,70 @@ async fn the_end_of_a_filtered_log_is_there(sb: Sandbox) -> quicksand::Result<()
 }
 
 #[sandbox_test(image = "debian")]
+async fn a_filter_that_takes_its_time_is_waited_for(sb: Sandbox) -> quicksand::Result<()> {
+    for (line, last) in [
+        ("exec > >(while read -r l; do sleep 0.4; echo $l; done); seq 7", "7"),
+        ("exec > >(while read -r l; do sleep 1.6; echo $l; done); seq 2", "2"),
+        ("exec > >(sleep 1; cat); echo one", "one"),
+        ("exec > >(sleep 0.5; sort -rn; sleep 0.5; echo end); seq 50000", "end"),
+        ("exec > >(gzip -9 | base64 -w0 | wc -c; echo end); seq 300000", "end"),
+        // A pipe with a name, as scripts for any shell have it.
+        ("mkfifo /tmp/p; while read -r l; do sleep 0.3; echo $l; done </tmp/p & exec >/tmp/p; seq 7", "7"),
+        // The filter's input stays open, as what runs in the background may write there.
+        ("exec > >(while read -r l; do sleep 0.2; echo $l; done | tee /tmp/log); sleep 1000 & seq 7", "7"),
+    ] {
+        let output = sb.command("bash").args(["-c", line]).output().await?;
+        assert_eq!(output.stdout.lines().last(), Some(last), "{line}: {output}");
+    }
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
 async fn what_is_left_behind_is_not_waited_for(sb: Sandbox) -> quicksand::Result<()> {
+    let ticks = "while :; do echo tick; sleep 0.1; done";
+    let of_its_input = format!("{{ {ticks}; }} <&0 & echo started");
+    let of_a_document = format!("{{ {ticks}; }} <<END & echo started\nyes\nEND");
     for line in [
         "sleep 1000 & echo started",
         "true | sleep 1000 & echo started",
+        "echo yes | sleep 1000 & echo started",
         "setsid sleep 1000 & echo started",
+        "nohup sleep 1000 & echo started",
+        "(sleep 1000 &); echo started",
+        "coproc sleep 1000; echo started",
+        "tail -f /dev/null | grep x & echo started",
         "yes >&2 & echo started",
+        "yes | cat -n >&2 & echo started",
         "sh -c 'while :; do :; done' & echo started",
+        // A filter of what does not come here.
+        "sleep 1000 & true | sh -c 'while :; do :; done' >/dev/null 2>&1 & echo started",
+        &of_its_input,
+        &of_a_document,
         TICKS,
     ] {
         let begun = Instant::now();
-        let output = sb.execute(line).await?;
-        assert!(output.success() && output.stdout.starts_with("started\n") || line == TICKS, "{line}: {output}");
+        let output = sb.command("bash").args(["-c", line]).stdin("an answer\n").output().await?;
+        assert!(output.success() && output.stdout.contains("started\n"), "{line}: {output}");
         // It was there for a moment; nobody waited for its end, which does not come.
-        assert!(begun.elapsed() < Duration::from_secs(60), "{line}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{line}: {:?}", begun.elapsed());
+        // What works without end is not to hold up the next.
+        sb.command("pkill").args(["-9", "-f", "^(bash|sh|yes|cat|sleep|tail|grep) ?"]).output().await?;
+    }
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_flood_from_the_background_leaves_the_processor_to_others(sb: Sandbox) -> quicksand::Result<()> {
+    sb.execute("yes & yes | cat & echo started").await?;
+    let twin = sb.fork().await?;
+    // Of a second of the clock, what all of them had of the processor, in hundredths.
+    let measure =
+        "t() { cat $(pgrep -x 'yes|cat' | sed 's|.*|/proc/&/stat|') | awk '{ s += $14 + $15 } END { print s }'; }
+                   a=$(t); sleep 5; echo $((($(t) - a) / 5))";
+    for sb in [&sb, &twin] {
+        let line = format!("test \"$({measure})\" -lt 30");
+        sb.wait_until_succeeds(line).timeout(Duration::from_secs(90)).await?;
+        assert_eq!(sb.execute("pgrep -xc 'yes|cat'").await?.stdout, "3\n", "none was killed");
     }
     Ok(())
 }
@@ -81,6 +138,21 @@ async fn a_program_in_the_background_lives_on(sb: Sandbox) -> quicksand::Result<
     assert_eq!(terminal.wait().await?, ExitStatus::Code(0));
     drop(terminal);
     goes_on(&sb).await
+}
+
+#[tokio::test]
+async fn a_program_in_the_background_lives_on_in_a_save() -> quicksand::Result<()> {
+    let saves = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let first = Sandbox::builder("debian").saves_dir(saves.path()).save("ticking").start().await?;
+    first.execute(TICKS).await?;
+    goes_on(&first).await?;
+    first.stop().await?;
+    let second = Sandbox::builder("ticking").saves_dir(saves.path()).start().await?;
+    goes_on(&second).await?;
+    second.checkpoint("x").await?;
+    goes_on(&second).await?;
+    second.revert("x").await?;
+    goes_on(&second).await
 }
 
 #[sandbox_test(image = "debian")]
@@ -144,6 +216,34 @@ async fn a_command_is_ended_as_a_whole(sb: Sandbox) -> quicksand::Result<()> {
             .await?;
     }
     Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn what_forks_all_the_time_is_ended_all_the_same(sb: Sandbox) -> quicksand::Result<()> {
+    // Each process starts the next one and ends; in a group of its own.
+    let line = "set -m; perl -e 'while (1) { exit if fork }' & touch /tmp/up; sleep 1000";
+    for _ in 0..5 {
+        let child = sb.command("bash").args(["-c", line]).spawn().await?;
+        sb.wait_until_succeeds("test -e /tmp/up && pgrep -x perl").await?;
+        drop(child);
+        sb.wait_until_succeeds("! pgrep -x 'sleep|bash'").await?;
+        // Those that have ended may wait for init to take note of it.
+        sb.wait_until_succeeds("! ps -C perl -o stat= | grep -v Z").timeout(Duration::from_secs(20)).await?;
+        sb.execute("rm /tmp/up").await?;
+    }
+    Ok(())
+}
+
+#[sandbox_test(image = "debian", network = "full", timeout = "10m")]
+async fn what_sudo_started_ends_with_the_command(sb: Sandbox) -> quicksand::Result<()> {
+    let install = sb.command("sh").args(["-c", "apt-get update && apt-get install -y sudo"]);
+    let installed = install.timeout(Duration::from_secs(400)).output().await?;
+    assert!(installed.success(), "{installed}");
+    let line = "sudo sleep 1006 & sudo script -qc 'sleep 1007' /dev/null & touch /tmp/up; wait";
+    let child = sb.command("bash").args(["-c", line]).spawn().await?;
+    sb.wait_until_succeeds("pgrep -f '^sleep 1006' && pgrep -f '^sleep 1007'").await?;
+    drop(child);
+    sb.wait_until_succeeds("! pgrep -a 'sudo|sleep|script'").await.map(drop)
 }
 
 #[sandbox_test(image = "debian")]

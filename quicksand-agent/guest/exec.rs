@@ -18,9 +18,9 @@ use quicksand_protocol::message::{Exec, Exit, Failure, stream};
 use crate::{
     operation::Operation,
     output::Pumps,
+    pipe::Pipe,
     serve::STACK,
     start,
-    tail::{self, Tail},
     terminal::{self, Terminal},
     users,
 };
@@ -91,7 +91,11 @@ impl Streams {
 /// Carries the streams until the program has ended, and what is on its way by then. Leaves it unreaped, so that its number stays its
 /// own.
 fn follow(streams: Streams, pid: Pid, feed: bool, operation: &Arc<Operation>) -> io::Result<()> {
-    let pumps = Pumps::start(streams.outputs, operation)?;
+    let input = match &streams.input {
+        Some(Feed::Pipe(pipe)) => Pipe::of(pipe),
+        _ => None,
+    };
+    let pumps = Pumps::start(streams.outputs, input, operation)?;
     if let (true, Some(to)) = (feed, streams.input) {
         let mut input = operation.input();
         // Not joined: it ends when the host closes the stream, or the program its end of the pipe.
@@ -105,8 +109,7 @@ fn follow(streams: Streams, pid: Pid, feed: bool, operation: &Arc<Operation>) ->
             return Err(error.into());
         }
     }
-    let mut tail = Tail::of(pid);
-    while !pumps.have_ended_within(tail::STEP) && operation.is_wanted() && pumps.await_more(&mut tail) {}
+    pumps.await_tail(pid, operation);
     pumps.stop();
     Ok(())
 }

@@ -314,11 +314,6 @@ impl Output {
     pub(crate) fn abandon(mut self) {
         self.abandoned = true;
     }
-
-    /// Sends all of `bytes`, or drops them where nobody wants them any more: a process whose host has gone must not block.
-    pub(crate) fn send_or_discard(&mut self, bytes: &[u8]) {
-        let _ = self.write_all(bytes);
-    }
 }
 
 impl Write for Output {

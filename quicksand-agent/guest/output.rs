@@ -5,18 +5,24 @@
 
 use std::{
     fs::File,
-    io::{self, PipeReader, PipeWriter, Read},
+    io::{self, PipeReader, PipeWriter, Read, Write},
     os::fd::AsFd,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd::Pid,
+};
 
 use crate::{
+    filters::Streams,
     left_behind,
     operation::{Operation, Output},
+    pipe::Pipe,
+    process::Process,
     serve::STACK,
     tail::{self, Tail},
 };
@@ -36,8 +42,11 @@ pub(crate) struct Pumps {
 /// How far they have come.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
+    streams: Streams,
     counts: Mutex<Counts>,
     ended: Condvar,
+    /// Processes, by number and beginning, that were waited for in vain.
+    given_up: Mutex<Vec<(i32, u64)>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,10 +60,15 @@ struct Counts {
 }
 
 impl Pumps {
-    /// Starts one for each stream.
-    pub(crate) fn start(sources: Vec<(File, u8)>, operation: &Arc<Operation>) -> io::Result<Pumps> {
+    /// Starts one for each stream of a program that has that input.
+    pub(crate) fn start(
+        sources: Vec<(File, u8)>,
+        input: Option<Pipe>,
+        operation: &Arc<Operation>,
+    ) -> io::Result<Pumps> {
         let (stopped, running) = io::pipe()?;
-        let progress = Arc::new(Progress::default());
+        let outputs = sources.iter().filter_map(|(source, _)| Pipe::of(source)).collect();
+        let progress = Arc::new(Progress { streams: Streams { outputs, input }, ..Progress::default() });
         progress.counts().running = sources.len();
         operation.set_progress(Arc::clone(&progress));
         let mut threads = Vec::new();
@@ -66,15 +80,18 @@ impl Pumps {
         Ok(Pumps { progress, running, threads })
     }
 
-    /// Waits for a while until all have come to the end of their streams.
-    pub(crate) fn have_ended_within(&self, time: Duration) -> bool {
-        let waited = self.progress.ended.wait_timeout_while(self.progress.counts(), time, |counts| counts.running > 0);
-        waited.unwrap_or_else(PoisonError::into_inner).0.running == 0
+    /// Waits for what is on its way once the program that led the session has ended.
+    pub(crate) fn await_tail(&self, leader: Pid, operation: &Operation) {
+        if self.have_ended_within(tail::STEP) {
+            return;
+        }
+        let mut tail = Tail::of(leader, &self.progress);
+        while tail.is_awaited() && operation.is_wanted() && !self.have_ended_within(tail.rest()) {}
     }
 
-    /// Whether there is more to be waited for, now that the program has ended.
-    pub(crate) fn await_more(&self, tail: &mut Tail) -> bool {
-        self.progress.is_sending() || tail.is_awaited(self.progress.read())
+    fn have_ended_within(&self, time: Duration) -> bool {
+        let waited = self.progress.ended.wait_timeout_while(self.progress.counts(), time, |counts| counts.running > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.running == 0
     }
 
     /// Has them take what is there, and leave the rest.
@@ -86,26 +103,44 @@ impl Pumps {
     }
 }
 
-/// Waits for the filters that a program which runs on has started and whose input has ended. Returns whether there were any.
+/// Waits for the filters that a program which runs on has started, while they have something to do. Returns whether there were any.
 pub(crate) fn await_filters(operation: &Operation) -> bool {
     let Some((leader, progress)) = operation.program() else { return false };
-    let mut tail = Tail::of(leader);
+    let mut tail = Tail::of(leader, &progress);
     let mut waited = false;
-    while operation.is_wanted() && (waited && progress.is_sending() || tail.has_filters(progress.read())) {
+    while operation.is_wanted() && tail.has_filters() {
         waited = true;
-        thread::sleep(tail::STEP);
+        thread::sleep(tail.rest());
     }
     waited
 }
 
 impl Progress {
     /// Whether something waits for the host, which keeps those who write from writing more.
-    fn is_sending(&self) -> bool {
+    pub(crate) fn is_sending(&self) -> bool {
         self.counts().sending > 0
     }
 
-    fn read(&self) -> u64 {
+    /// How many bytes have been read.
+    pub(crate) fn read(&self) -> u64 {
         self.counts().read
+    }
+
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// Waits for these no more.
+    pub(crate) fn give_up(&self, processes: Vec<Process>) {
+        self.given_up().extend(processes.iter().map(|process| (process.pid, process.begun)));
+    }
+
+    pub(crate) fn is_given_up(&self, process: &Process) -> bool {
+        self.given_up().contains(&(process.pid, process.begun))
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, Vec<(i32, u64)>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -127,12 +162,12 @@ impl Pump {
         self.progress.counts().running -= 1;
         self.progress.ended.notify_all();
         if !has_ended {
-            left_behind::leave(Arc::new(self.source));
+            left_behind::leave(self.source);
         }
     }
 
-    /// Sends what comes until the end of the stream, or until it is stopped and there is nothing more. Returns whether the stream has
-    /// ended.
+    /// Sends what comes until the end of the stream, until it is stopped and there is nothing more, or until nobody takes it any more.
+    /// Returns whether the stream has ended.
     fn carry(&mut self, mut output: Output) -> bool {
         let mut buffer = vec![0; 32 * 1024];
         let mut last = 0;
@@ -148,8 +183,11 @@ impl Pump {
                 Ok(len) => len,
             };
             self.count(len, 1);
-            output.send_or_discard(&buffer[..len]);
+            let sent = output.write_all(&buffer[..len]);
             self.count(0, -1);
+            if sent.is_err() {
+                return false;
+            }
             if stopped {
                 last += len;
             }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill, killpg},
+    sys::signal::{Signal, killpg},
     unistd::{Pid, setsid},
 };
 
@@ -24,6 +24,8 @@ use crate::process::Process;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two looks at them.
 const STEP: Duration = Duration::from_millis(5);
+/// How many looks in a row are to find none.
+const ENOUGH_LOOKS: u32 = 2;
 
 /// Has the program lead a session, without a terminal.
 #[allow(unsafe_code)]
@@ -39,17 +41,20 @@ pub(crate) fn lead(command: &mut Command) {
 pub(crate) fn end(leader: Pid) {
     let mut family = Family::of(leader);
     let deadline = Instant::now() + PATIENCE;
+    let mut unseen = 0;
     loop {
         // Before anything is killed: whose parent is gone can't be told from a daemon.
         let members = family.members(&Process::all());
-        // The leader's own group at once, so that it does not go on where one of its children has just been killed; and in case
-        // that there is no /proc to look at.
-        let _ = killpg(leader, Signal::SIGKILL);
-        if members.is_empty() || Instant::now() >= deadline {
-            return;
+        // Whole groups: the kernel lets none of a group fork while it kills them, so one that starts another and ends at once does
+        // not get away. The leader's own in any case, should there be no /proc to look at.
+        let groups: HashSet<i32> = members.iter().map(|member| member.group).chain([leader.as_raw()]).collect();
+        for group in groups.into_iter().filter(|group| *group > 1) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
-        for member in members.iter().filter(|member| member.is_there()) {
-            let _ = kill(Pid::from_raw(member.pid), Signal::SIGKILL);
+        // One look may miss a process that began while it was taken.
+        unseen = if members.is_empty() { unseen + 1 } else { 0 };
+        if unseen == ENOUGH_LOOKS || Instant::now() >= deadline {
+            return;
         }
         thread::sleep(STEP);
     }
@@ -57,18 +62,18 @@ pub(crate) fn end(leader: Pid) {
 
 /// The sessions whose processes belong together: that of a program, and those that began below it.
 #[derive(Debug)]
-struct Family {
+pub(crate) struct Family {
     sessions: HashSet<i32>,
 }
 
 impl Family {
-    fn of(leader: Pid) -> Family {
+    pub(crate) fn of(leader: Pid) -> Family {
         Family { sessions: HashSet::from([leader.as_raw()]) }
     }
 
     /// Its living processes, among all that there are. What is found below one of them belongs to it from now on, also where that one
     /// ends.
-    fn members(&mut self, all: &[Process]) -> Vec<Process> {
+    pub(crate) fn members(&mut self, all: &[Process]) -> Vec<Process> {
         let mut found: HashSet<i32> = HashSet::new();
         loop {
             let before = found.len();

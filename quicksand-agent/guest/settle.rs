@@ -11,7 +11,7 @@ use std::{
 
 use quicksand_protocol::message::{Done, Failure, Settle};
 
-use crate::{cgroup, inittab, limits, reaper, rebooter};
+use crate::{cgroup, inittab, limits, process::Process, reaper, rebooter};
 
 const STEP: Duration = Duration::from_millis(200);
 /// An init that says nothing has settled when for so long it has started no process and the processors had little to do.
@@ -105,14 +105,8 @@ fn is_starting(awaited: &HashSet<String>) -> bool {
 
 /// The command lines of process 1's children.
 fn children_of_init() -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let is_child = |path: &Path| {
-        let stat = fs::read_to_string(path.join("stat")).unwrap_or_default();
-        // After the name, which is in parentheses and may hold any: the state, then the parent.
-        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1)) == Some("1")
-    };
-    let processes = entries.flatten().map(|entry| entry.path());
-    let lines = processes.filter(|path| is_child(path)).filter_map(|path| fs::read(path.join("cmdline")).ok());
+    let children = Process::all().into_iter().filter(|process| process.parent == 1);
+    let lines = children.filter_map(|child| fs::read(format!("/proc/{}/cmdline", child.pid)).ok());
     lines
         .map(|line| String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ").trim().to_owned())
         .collect()
