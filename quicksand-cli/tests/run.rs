@@ -44,6 +44,19 @@ fn streams_and_codes_are_the_commands_own() {
 }
 
 #[test]
+fn the_end_of_a_filtered_log_is_there() {
+    let line =
+        "exec > >(while IFS= read -r l; do printf '%s %s\\n' \"$(date +%T)\" \"$l\"; done | tee -a /var/log/i.log) 2>&1
+                for i in $(seq 25); do echo step $i; done; echo installation complete; exit 3";
+    for _ in 0..3 {
+        let said = output(&["run", "debian", "--quiet", "--", "bash", "-c", line]);
+        let printed = text(&said.stdout);
+        assert_eq!((printed.lines().count(), said.status.code()), (26, Some(3)), "{printed}");
+        assert!(printed.ends_with(" installation complete\n"), "{printed}");
+    }
+}
+
+#[test]
 fn input_goes_in_and_may_be_left_unread() {
     let mut child = quicksand(&["run", "debian", "-q", "--", "sha256sum"])
         .stdin(Stdio::piped())
