@@ -128,7 +128,7 @@ pub enum ChannelError {
 /// How the guest at the other end came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
-    /// It boots, and its agent has [announced itself](super::first_words).
+    /// It boots, and its agent has announced itself.
     Booted,
     /// It was restored from a frozen state, in which its agent was already there.
     Restored {
