@@ -22,6 +22,9 @@ use crate::process::Process;
 
 /// How long processes may take to be gone, and to be found where they start others meanwhile.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The least number of looks at them, however long one takes: beside thousands of processes that init has yet to reap, and on a busy
+/// host, that may be seconds. What changes its group while it is looked at is missed by one look, and not by the next.
+const LEAST_LOOKS: u32 = 8;
 /// Between two looks at them.
 const STEP: Duration = Duration::from_millis(5);
 /// How many looks in a row are to find none.
@@ -42,7 +45,7 @@ pub(crate) fn end(leader: Pid) {
     let mut family = Family::of(leader);
     let deadline = Instant::now() + PATIENCE;
     let mut unseen = 0;
-    loop {
+    for look in 1.. {
         // Before anything is killed: whose parent is gone can't be told from a daemon.
         let members = family.members(&Process::all());
         // Whole groups: the kernel lets none of a group fork while it kills them, so one that starts another and ends at once does
@@ -53,7 +56,7 @@ pub(crate) fn end(leader: Pid) {
         }
         // One look may miss a process that began while it was taken.
         unseen = if members.is_empty() { unseen + 1 } else { 0 };
-        if unseen == ENOUGH_LOOKS || Instant::now() >= deadline {
+        if unseen == ENOUGH_LOOKS || look >= LEAST_LOOKS && Instant::now() >= deadline {
             return;
         }
         thread::sleep(STEP);
