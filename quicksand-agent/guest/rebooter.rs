@@ -78,6 +78,8 @@ fn reboots(words: &[String]) -> bool {
     let program = words.first().and_then(|word| Path::new(word).file_name()?.to_str()).unwrap_or_default();
     match program {
         "reboot" => true,
+        // What systemd becomes once somebody had it reboot, and what that starts.
+        "systemd-shutdown" => false,
         "shutdown" => arguments.any(|word| word == "-r" || word == "--reboot" || word == "-rf"),
         "init" | "telinit" => arguments.next() == Some("6"),
         _ => arguments.any(|word| word.to_ascii_lowercase().contains("reboot") || word == "kexec"),
@@ -118,7 +120,15 @@ mod tests {
         ] {
             assert!(is(line), "{line}");
         }
-        for line in ["", "/sbin/init", "shutdown -h now", "systemctl start x", "init 3", "cat /etc/fstab"] {
+        for line in [
+            "",
+            "/lib/systemd/systemd-shutdown reboot --timeout=90000000us --log-level=6 --log-target=kmsg",
+            "/sbin/init",
+            "shutdown -h now",
+            "systemctl start x",
+            "init 3",
+            "cat /etc/fstab",
+        ] {
             assert!(!is(line), "{line}");
         }
     }
