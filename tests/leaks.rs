@@ -201,8 +201,9 @@ async fn qemu_is_confined() {
 }
 
 fn sb_cache() -> PathBuf {
-    let own = std::env::var_os("QUICKSAND_CACHE_DIR").map(PathBuf::from);
-    own.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/quicksand"))
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let caches = || variable("XDG_CACHE_HOME").unwrap_or_else(|| variable("HOME").unwrap().join(".cache"));
+    variable("QUICKSAND_CACHE_DIR").unwrap_or_else(|| caches().join("quicksand"))
 }
 
 #[tokio::test]
