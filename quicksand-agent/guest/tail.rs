@@ -32,7 +32,7 @@ const FILTER_SILENCE: Duration = Duration::from_millis(1500);
 /// How long a filter may do nothing while there is something to be read: most that wait so long do not read it at all.
 const UNREAD: Duration = Duration::from_secs(3);
 /// How long a filter may take whose input is not at its end, as something that was left behind may write there, too.
-const OPEN_FILTER: Duration = Duration::from_secs(5);
+const OPEN_FILTER: Duration = Duration::from_secs(15);
 /// How long a filter may take in all.
 const FILTER: Duration = Duration::from_secs(30);
 /// What is carried, at most, of those that may write for ever: more than can have been on its way when the program ended.
