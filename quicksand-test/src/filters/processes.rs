@@ -13,8 +13,13 @@ pub(super) const TABLES: &[Rule] = &[
         r"(?m)^USER +PID +%CPU +%MEM +VSZ +RSS +TTY +STAT +START +TIME +COMMAND$",
         "USER PID %CPU %MEM VSZ RSS TTY STAT START TIME COMMAND",
     ),
+    // Whether one that lives runs at this very moment, or waits for something, is chance.
     (
-        r"(?m)^(\S+) +\d+ +\d+(?:\.\d+)? +\d+\.\d+ +\d+ +\d+ +(\?|tty\S+|pts/\d+|console|hvc\d+) +([DIRSTtWXZ][<NLsl+]*) +(?:\d\d:\d\d|{month}\d\d|\d{4}) +\d+:\d\d (\S.*)$",
+        r"(?m)^(\S+) +\d+ +\d+(?:\.\d+)? +\d+\.\d+ +\d+ +\d+ +(\?|tty\S+|pts/\d+|console|hvc\d+) +[DRS]([<NLsl+]*) +(?:\d\d:\d\d|{month}\d\d|\d{4}) +\d+:\d\d (\S.*)$",
+        "$1 [pid] [n] [n] [size] [size] $2 S$3 [time] [time] $4",
+    ),
+    (
+        r"(?m)^(\S+) +\d+ +\d+(?:\.\d+)? +\d+\.\d+ +\d+ +\d+ +(\?|tty\S+|pts/\d+|console|hvc\d+) +([ITtWXZ][<NLsl+]*) +(?:\d\d:\d\d|{month}\d\d|\d{4}) +\d+:\d\d (\S.*)$",
         "$1 [pid] [n] [n] [size] [size] $2 $3 [time] [time] $4",
     ),
     (r"(?m)^ *PID +TTY +TIME +CMD$", "PID TTY TIME CMD"),
@@ -56,6 +61,14 @@ mod tests {
             (
                 "message+    1234  0.3  2.4 167376 11848 pts/0    Ss+  Nov28   1:03 dbus --a",
                 "message+ [pid] [n] [n] [size] [size] pts/0 Ss+ [time] [time] dbus --a",
+            ),
+            (
+                "root           1  0.3  2.4 167376 11848 ?        Rs   Nov28   1:03 /sbin/init",
+                "root [pid] [n] [n] [size] [size] ? Ss [time] [time] /sbin/init",
+            ),
+            (
+                "root          71  0.0  0.0      0     0 ?        Z    Nov28   0:00 [sh] <defunct>",
+                "root [pid] [n] [n] [size] [size] ? Z [time] [time] [sh] <defunct>",
             ),
             ("      1 ?        00:00:03 systemd", "[pid] ? [time] systemd"),
             ("    PID TTY          TIME CMD", "PID TTY TIME CMD"),
