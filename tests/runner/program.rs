@@ -326,6 +326,13 @@ fn an_interrupt_ends_the_machines() {
 fn what_is_known_is_kept_at_the_end_of_the_process() {
     let house = House::new();
     let (child, _) = going_on(&house);
+    // Before that the test would still wait for its machine, which is told in other words.
+    let commands = house.failures().join("runner.goes_on/commands.jsonl");
+    let begun = Instant::now();
+    while !fs::read_to_string(&commands).unwrap_or_default().contains("a few words") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the test does not begin");
+        thread::sleep(Duration::from_millis(20));
+    }
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143));
