@@ -21,9 +21,9 @@ use crate::{
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 /// How much of a command's output is collected unless it is told otherwise.
 pub const DEFAULT_OUTPUT_LIMIT: Size = Size::from_mib(256);
-/// How long a killed command is given to report its end.
 /// How long filters may take at the end of a command of a shell; the guest waits for half as long.
 const FILTERS_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a killed command is given to report its end.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a program ended.
@@ -202,7 +202,8 @@ impl<'a> Command<'a> {
     /// # Errors
     ///
     /// [`Error::CommandTimeout`], with what it had printed; [`Error::TooLong`]; [`Error::Guest`] where the guest has no such program,
-    /// user or directory; [`Error::BadOption`] where it can't have such a user; [`Error::Ended`] where the machine ended meanwhile. A code other than 0 is no error.
+    /// user or directory; [`Error::BadOption`] where it can't have such a user; [`Error::Ended`] where the machine ended meanwhile. A
+    /// code other than 0 is no error.
     pub async fn output(self) -> Result<Output> {
         let (after, limit, command) = (self.timeout, self.output_limit, self.display());
         let mut child = self.spawn().await?;
@@ -248,7 +249,7 @@ impl<'a> Command<'a> {
     pub async fn spawn(self) -> Result<Child> {
         self.exec.user.as_deref().map_or(Ok(()), users::check)?;
         let vm = self.sandbox.vm().await?;
-        vm.life().is_used();
+        vm.life().mark_used();
         let command = self.display();
         let entry = self.sandbox.enter_command(&command)?;
         let mut exec = self.exec;

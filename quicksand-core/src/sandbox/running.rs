@@ -209,7 +209,7 @@ impl Running {
     /// Counts a reboot of the guest's own, unless a command had it do that. Fails where it is one too many.
     fn count_reboot(&self, ended: &Vm) -> Result<()> {
         let life = ended.life();
-        if life.is_counted() {
+        if life.mark_counted() {
             return Ok(());
         }
         let by = Rebooter::find(&ended.console_tail(EARLIER_LINES));

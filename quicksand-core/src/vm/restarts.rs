@@ -60,7 +60,7 @@ impl Default for Life {
 
 impl Life {
     /// Takes note that somebody has a command run in it.
-    pub(crate) fn is_used(&self) {
+    pub(crate) fn mark_used(&self) {
         self.used.store(true, Ordering::Relaxed);
     }
 
@@ -69,8 +69,8 @@ impl Life {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether its reboot was counted. From now on it is.
-    pub(crate) fn is_counted(&self) -> bool {
+    /// Takes note that its reboot is counted. Tells whether it was before.
+    pub(crate) fn mark_counted(&self) -> bool {
         self.counted.swap(true, Ordering::Relaxed)
     }
 
