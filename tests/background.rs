@@ -53,6 +53,39 @@ async fn the_end_of_a_filtered_log_is_there(sb: Sandbox) -> quicksand::Result<()
 }
 
 #[sandbox_test(image = "debian")]
+async fn the_end_of_a_filtered_log_is_there_on_a_terminal(sb: Sandbox) -> quicksand::Result<()> {
+    let all: String = (1..=2000).map(|number| format!("step {number}\n")).collect();
+    for filter in
+        ["tee /tmp/log", "tee /tmp/log >/dev/tty", "while IFS= read -r l; do echo \"$l\"; done | tee /tmp/log"]
+    {
+        let line = format!("exec > >({filter}) 2>&1; seq -f 'step %.0f' 2000; exit 3");
+        for run in 0..10 {
+            sb.execute("rm -f /tmp/log").await?;
+            let mut child = sb.command("bash").args(["-c", &line]).pty(24, 80).spawn().await?.into_child();
+            let mut printed = String::new();
+            child.stdout.take().unwrap().read_to_string(&mut printed).await.unwrap();
+            assert!(printed.replace("\r\n", "\n") == all, "{filter}, run {run}: {printed}");
+            assert_eq!(child.wait().await?, ExitStatus::Code(3), "{filter}");
+            assert!(sb.execute("cat /tmp/log").await?.stdout == all, "{filter}, run {run}");
+        }
+    }
+    // One that takes its time, and one that is none.
+    for (line, expected) in [
+        ("exec > >(while read -r l; do sleep 0.4; echo $l; done); seq 5", "1\n2\n3\n4\n5\n"),
+        ("exec > >(sleep 1; cat); echo one", "one\n"),
+        ("sleep 1000 & (sleep 1000 &); echo one", "one\n"),
+    ] {
+        let begun = Instant::now();
+        let mut terminal = sb.command("bash").args(["-c", line]).pty(24, 80).spawn().await?;
+        assert_eq!(terminal.wait().await?, ExitStatus::Code(0), "{line}");
+        assert_eq!(terminal.wait_for(r"\z").await?.before, expected, "{line}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{line}: {:?}", begun.elapsed());
+    }
+    // Then the terminal is hung up, as ever, and nothing of ours stays.
+    sb.wait_until_succeeds("! pgrep -x sleep && test $(pgrep -fc '^@quicksand-agent') = 1").await.map(drop)
+}
+
+#[sandbox_test(image = "debian")]
 async fn a_filter_that_takes_its_time_is_waited_for(sb: Sandbox) -> quicksand::Result<()> {
     for (line, last) in [
         ("exec > >(while read -r l; do sleep 0.4; echo $l; done); seq 7", "7"),

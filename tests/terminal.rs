@@ -71,6 +71,65 @@ async fn a_shell_has_a_size_jobs_and_keys(sb: Sandbox) -> quicksand::Result<()> 
 }
 
 #[sandbox_test(image = "debian")]
+async fn a_shell_controls_its_jobs(sb: Sandbox) -> quicksand::Result<()> {
+    let mut shell = sb.command("bash").args(["--norc", "-i"]).env("PS1", "READY ").pty(30, 100).spawn().await?;
+    shell.wait_for("READY $").await?;
+    // It leads its group, and that is the one of the foreground.
+    shell.send_line("ps -o pid=,pgid=,tpgid= -p $$ | awk '{ print \"is\", $1 == $2 }'").await?;
+    shell.wait_for("\nis 1\n").await?;
+    shell.wait_for("READY $").await?;
+    shell.send_line("sleep 1001").await?;
+    sb.wait_until_succeeds("pgrep -fx 'sleep 1001'").await?;
+    shell.send("\x1a").await?;
+    shell.wait_for(r"Stopped +sleep 1001\n").await?;
+    sb.wait_until_succeeds("ps -C sleep -o stat= | grep -q T").await?;
+    shell.wait_for("READY $").await?;
+    shell.send_line("fg").await?;
+    sb.wait_until_succeeds("ps -C sleep -o stat= | grep -q 'S+'").await?;
+    shell.send("\x03").await?;
+    shell.wait_for("READY $").await?;
+    shell.send_line("tty; exit 3").await?;
+    shell.wait_for(r"\n/dev/pts/\d+\n").await?;
+    assert_eq!(shell.wait().await?, ExitStatus::Code(3));
+    Ok(())
+}
+
+#[sandbox_test(image = "debian")]
+async fn a_program_leads_its_group_and_dies_of_what_it_is_sent(sb: Sandbox) -> quicksand::Result<()> {
+    for (line, expected) in [
+        ("exit 7", ExitStatus::Code(7)),
+        ("kill -9 $$", ExitStatus::Signal(9)),
+        ("kill -40 $$", ExitStatus::Signal(40)),
+        // Its group, as scripts end what they have started.
+        ("sleep 1002 & kill -- -$$", ExitStatus::Signal(15)),
+        ("sleep 1002 & kill -9 0", ExitStatus::Signal(9)),
+        // Nobody could continue it, so the key that stops does not.
+        ("kill -TSTP 0; exit 5", ExitStatus::Code(5)),
+        ("trap 'exit 6' HUP; kill -HUP 0", ExitStatus::Code(6)),
+    ] {
+        let mut terminal = sb.command("bash").args(["-c", line]).pty(24, 80).spawn().await?;
+        assert_eq!(terminal.wait().await?, expected, "{line}");
+    }
+    for (keys, expected) in [("\x03", ExitStatus::Signal(2)), ("\x1c", ExitStatus::Signal(3))] {
+        let mut terminal = sb.command("sleep").arg("1003").pty(24, 80).spawn().await?;
+        sb.wait_until_succeeds("pgrep -fx 'sleep 1003'").await?;
+        terminal.send("\x1a").await?;
+        terminal.send(keys).await?;
+        assert_eq!(terminal.wait().await?, expected);
+    }
+    // What it is left in, and what it left open, is busy no longer than the program is there.
+    sb.execute("mkdir /mnt/t && mount -t tmpfs t /mnt/t").await?;
+    let mut terminal =
+        sb.command("sh").args(["-c", "cd /; umount /mnt/t"]).current_dir("/mnt/t").pty(24, 80).spawn().await?;
+    assert_eq!(terminal.wait().await?, ExitStatus::Code(0), "{}", terminal.screen());
+    sb.wait_until_succeeds("! pgrep -x sleep && test $(pgrep -fc '^@quicksand-agent') = 1").await?;
+    let mut terminal = sb.command("true").current_dir("/no/such").pty(24, 80).spawn().await?;
+    let error = terminal.wait().await.unwrap_err();
+    assert!(error.to_string().contains("/no/such"), "{error}");
+    sb.wait_until_succeeds("test $(pgrep -fc '^@quicksand-agent') = 1").await.map(drop)
+}
+
+#[sandbox_test(image = "debian")]
 async fn a_program_that_paints_the_whole_screen_is_seen(sb: Sandbox) -> quicksand::Result<()> {
     let mut top = sb.command("top").args(["-d", "1"]).pty(24, 80).spawn().await?;
     let screen = top.wait_for_screen(r"(?s)load average.*PID USER.*systemd").await?;

@@ -9,10 +9,7 @@ use std::{
     thread,
 };
 
-use nix::{
-    sys::wait::{Id, WaitPidFlag, waitid},
-    unistd::Pid,
-};
+use nix::unistd::Pid;
 use quicksand_protocol::message::{Exec, Exit, Failure, stream};
 
 use crate::{
@@ -20,6 +17,7 @@ use crate::{
     output::Pumps,
     pipe::Pipe,
     serve::STACK,
+    session::Program,
     start,
     terminal::{self, Terminal},
     users,
@@ -29,30 +27,37 @@ use crate::{
 pub(crate) fn run(exec: Exec, operation: &Arc<Operation>) -> Result<Exit, Failure> {
     let user = users::find(exec.user.as_deref().unwrap_or(b"root"))?;
     let feed = exec.stdin;
-    let program = exec.argv.first().map(|arg| String::from_utf8_lossy(arg).into_owned()).unwrap_or_default();
+    let name = exec.argv.first().map(|arg| String::from_utf8_lossy(arg).into_owned()).unwrap_or_default();
     let failed = |what: &str, error: &io::Error| Failure {
         errno: error.raw_os_error().unwrap_or(0),
-        message: format!("{what} {program:?}: {error}"),
+        message: format!("{what} {name:?}: {error}"),
     };
     let terminal = exec.terminal.map(|window| Terminal::open(window, &user)).transpose();
     let terminal = terminal.map_err(|error| failed("make a terminal for", &error))?;
     let mut command = start::command(exec, &user, terminal.as_ref()).map_err(|error| failed("run", &error))?;
-    let mut child = command.spawn().map_err(|error| match start::missing_directory(&command) {
+    let spawned = command.spawn();
+    let missing = spawned.as_ref().err().and_then(|_| start::missing_directory(&command));
+    // With it go its copies of the terminal.
+    drop(command);
+    let started = match terminal {
+        Some(terminal) => {
+            let (ours, births) = terminal.into_ours();
+            births.program(spawned).map(|program| (program, Streams::terminal(ours, operation)))
+        }
+        None => spawned.map(|mut child| {
+            let pid = Pid::from_raw(child.id() as i32);
+            (Program { pid, leader: pid }, Ok(Streams::pipes(&mut child)))
+        }),
+    };
+    let (program, streams) = started.map_err(|error| match missing {
         Some((directory, error)) => failed(&format!("enter {} for", directory.display()), &error),
         None => failed("run", &error),
     })?;
-    // With it go its copies of the terminal.
-    drop(command);
-    let streams = match terminal {
-        Some(terminal) => Streams::terminal(terminal.into_ours(), operation),
-        None => Ok(Streams::pipes(&mut child)),
-    };
-    let pid = Pid::from_raw(child.id() as i32);
-    operation.set_leader(pid);
+    operation.set_program(program);
 
-    let result = streams.and_then(|streams| follow(streams, pid, feed, operation));
-    operation.forget_leader();
-    let status = child.wait();
+    let result = streams.and_then(|streams| follow(streams, program, feed, operation));
+    operation.forget_program();
+    let status = program.reap();
     operation.close_input();
     result.and(status).map(exit_of).map_err(|error| failed("follow", &error))
 }
@@ -90,7 +95,7 @@ impl Streams {
 
 /// Carries the streams until the program has ended, and what is on its way by then. Leaves it unreaped, so that its number stays its
 /// own.
-fn follow(streams: Streams, pid: Pid, feed: bool, operation: &Arc<Operation>) -> io::Result<()> {
+fn follow(streams: Streams, program: Program, feed: bool, operation: &Arc<Operation>) -> io::Result<()> {
     let input = match &streams.input {
         Some(Feed::Pipe(pipe)) => Pipe::of(pipe),
         _ => None,
@@ -104,12 +109,9 @@ fn follow(streams: Streams, pid: Pid, feed: bool, operation: &Arc<Operation>) ->
             Feed::Terminal(terminal) => terminal::feed(input, terminal),
         })?;
     }
-    while let Err(error) = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-        if error != nix::errno::Errno::EINTR {
-            return Err(error.into());
-        }
-    }
-    pumps.await_tail(pid, operation);
+    program.await_end()?;
+    pumps.await_tail(program, operation);
+    program.hang_up();
     pumps.stop();
     Ok(())
 }

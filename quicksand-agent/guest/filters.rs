@@ -7,7 +7,7 @@ use crate::{
     process::Process,
 };
 
-/// The pipes that are a program's streams.
+/// The pipes that are a program's streams, or its terminal.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     pub(crate) outputs: Vec<Pipe>,
@@ -40,7 +40,7 @@ pub(crate) enum Input {
 impl Writers {
     /// Finds them among these processes.
     pub(crate) fn find(streams: &Streams, among: &[Process]) -> Writers {
-        let open: Vec<_> = among.iter().map(|process| (process.pid, PipeEnd::all_of(process.pid))).collect();
+        let open: Vec<_> = among.iter().map(|process| (process.pid, PipeEnd::all_of(process))).collect();
         let (found, inputs) = upstream(streams, &open);
         let contents: Vec<_> = inputs.into_iter().filter_map(PipeEnd::content).collect();
         let kind = |ended| if ended { Input::Ended } else { Input::Open };
@@ -148,7 +148,7 @@ mod tests {
         let writers = std::iter::repeat_with(find).find(|writers| writers.input == Input::Ended).unwrap();
         assert_eq!((writers.input, writers.unread), (Input::Ended, 5));
         // As what a program has for its own input is no output of another.
-        let input = PipeEnd::all_of(process.pid).into_iter().find(|end| end.reads).map(|end| end.pipe);
+        let input = PipeEnd::all_of(&process).into_iter().find(|end| end.reads).map(|end| end.pipe);
         let writers = Writers::find(&Streams { input, ..streams(&ours) }, &[process]);
         assert_eq!((writers.input, writers.processes.len()), (Input::None, 1));
         assert!(Writers::find(&Streams::default(), &[process]).processes.is_empty(), "it writes elsewhere");

@@ -15,7 +15,7 @@ use nix::{
 };
 
 /// How many descriptors the agent itself may have open. A program that runs takes up to nine of them.
-const OWN_FILES: rlim_t = 65_536;
+pub(crate) const OWN_FILES: rlim_t = 65_536;
 /// What systemd gives services unless it is told otherwise, which counts until it has been asked.
 const SYSTEMD_FILES: (rlim_t, rlim_t) = (1024, 524_288);
 /// Of an image without an init: the least that engines give containers, and the most. A program that wants more than the least

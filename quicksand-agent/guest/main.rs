@@ -30,6 +30,7 @@ mod index;
 mod init;
 mod inittab;
 mod interface;
+mod keeper;
 mod kernel;
 mod left_behind;
 mod limits;

@@ -10,12 +10,9 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    sys::{
-        signal::{Signal, killpg},
-        socket::{Shutdown, shutdown},
-    },
-    unistd::Pid,
+use nix::sys::{
+    signal::{Signal, killpg},
+    socket::{Shutdown, shutdown},
 };
 use quicksand_protocol::{
     flow::{ReceiveCredit, SendCredit},
@@ -27,7 +24,8 @@ use crate::{
     output::Progress,
     port::{Session, Writer},
     serve::STACK,
-    session, terminal,
+    session::{self, Program},
+    terminal,
 };
 
 /// An operation under way, shared by the threads that carry it out and the one that reads the port.
@@ -46,13 +44,13 @@ struct State {
     input_ended: bool,
     receive: ReceiveCredit,
     send: [SendCredit; 3],
-    /// The program, which leads a session and a process group.
-    leader: Option<Pid>,
+    /// The program, with its process group and its session.
+    program: Option<Program>,
     /// How far its output has been carried.
     progress: Option<Arc<Progress>>,
     /// Whether that session is being ended.
     ending: bool,
-    /// The terminal that its process has, which then leads a session.
+    /// The terminal that its process has.
     terminal: Option<File>,
     socket: Option<OwnedFd>,
     end: End,
@@ -117,7 +115,7 @@ impl Operation {
     /// of a pipe that is closed.
     pub(crate) fn cancel(self: &Arc<Self>) {
         let mut state = self.state();
-        let Some(leader) = state.leader else {
+        let Some(program) = state.program else {
             drop(state);
             return self.give_up(End::Cancelled);
         };
@@ -125,15 +123,15 @@ impl Operation {
             drop(state);
             let operation = Arc::clone(self);
             // Not on this thread, which reads the port: it takes a while to find all of a session.
-            let spawned = thread::Builder::new().stack_size(STACK).spawn(move || operation.end_session(leader));
+            let spawned = thread::Builder::new().stack_size(STACK).spawn(move || operation.end_session(program));
             if spawned.is_err() {
-                self.end_session(leader);
+                self.end_session(program);
             }
         }
     }
 
-    fn end_session(&self, leader: Pid) {
-        session::end(leader);
+    fn end_session(&self, program: Program) {
+        session::end(program);
         self.state().ending = false;
         self.give_up(End::Cancelled);
     }
@@ -171,21 +169,21 @@ impl Operation {
 
     /// Sends a signal to the process group, where there is one.
     pub(crate) fn signal(&self, signal: Signal) {
-        // Under the lock: `forget_leader` is called before the leader is reaped, so the number can't be another's by now.
-        if let Some(leader) = self.state().leader {
-            let _ = killpg(leader, signal);
+        // Under the lock: `forget_program` is called before the program is reaped, so the number can't be another's by now.
+        if let Some(program) = self.state().program {
+            let _ = killpg(program.pid, signal);
         }
     }
 
     /// Names the program that signals go to, with its process group, and that ends with the operation, with its session.
-    pub(crate) fn set_leader(&self, leader: Pid) {
+    pub(crate) fn set_program(&self, program: Program) {
         let cancelled = {
             let mut state = self.state();
-            state.leader = Some(leader);
+            state.program = Some(program);
             state.end == End::Cancelled
         };
         if cancelled {
-            session::end(leader);
+            session::end(program);
         }
     }
 
@@ -208,18 +206,18 @@ impl Operation {
     }
 
     /// The program that runs, and how far its output has been carried.
-    pub(crate) fn program(&self) -> Option<(Pid, Arc<Progress>)> {
+    pub(crate) fn program(&self) -> Option<(Program, Arc<Progress>)> {
         let state = self.state();
-        Some((state.leader?, Arc::clone(state.progress.as_ref()?)))
+        Some((state.program?, Arc::clone(state.progress.as_ref()?)))
     }
 
     /// Forgets the program, before it is reaped, and the terminal. Waits for the end of its session where that is under way.
-    pub(crate) fn forget_leader(&self) {
+    pub(crate) fn forget_program(&self) {
         let mut state = self.state();
         while state.ending {
             state = self.wait(state);
         }
-        (state.leader, state.terminal) = (None, None);
+        (state.program, state.terminal) = (None, None);
     }
 
     /// Rests for that long, or until the host gives it up. Returns whether it is still wanted.

@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd::Pid,
-};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
     filters::Streams,
@@ -24,6 +21,7 @@ use crate::{
     pipe::Pipe,
     process::Process,
     serve::STACK,
+    session::Program,
     tail::{self, Tail},
 };
 
@@ -80,12 +78,12 @@ impl Pumps {
         Ok(Pumps { progress, running, threads })
     }
 
-    /// Waits for what is on its way once the program that led the session has ended.
-    pub(crate) fn await_tail(&self, leader: Pid, operation: &Operation) {
+    /// Waits for what is on its way once the program has ended.
+    pub(crate) fn await_tail(&self, program: Program, operation: &Operation) {
         if self.have_ended_within(tail::STEP) {
             return;
         }
-        let mut tail = Tail::of(leader, &self.progress);
+        let mut tail = Tail::of(program, &self.progress);
         while tail.is_awaited() && operation.is_wanted() && !self.have_ended_within(tail.rest()) {}
     }
 
@@ -105,8 +103,8 @@ impl Pumps {
 
 /// Waits for the filters that a program which runs on has started, while they have something to do. Returns whether there were any.
 pub(crate) fn await_filters(operation: &Operation) -> bool {
-    let Some((leader, progress)) = operation.program() else { return false };
-    let mut tail = Tail::of(leader, &progress);
+    let Some((program, progress)) = operation.program() else { return false };
+    let mut tail = Tail::of(program, &progress);
     let mut waited = false;
     while operation.is_wanted() && tail.has_filters() {
         waited = true;

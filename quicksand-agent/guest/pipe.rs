@@ -4,7 +4,10 @@ use std::{
     ffi::CString,
     fs::{self, File},
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -15,17 +18,24 @@ use nix::{
 };
 use rustix::pipe::{SpliceFlags, tee};
 
+use crate::process::Process;
+
 /// How many descriptors of a process are looked at: more than most may have.
 const MOST_DESCRIPTORS: usize = 1024;
 
-/// A pipe, told from all others.
+/// A pipe, told from all others; or a terminal, which is one for what its programs write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Pipe {
-    device: u64,
-    inode: u64,
+pub(crate) enum Pipe {
+    Pipe { device: u64, inode: u64 },
+    Terminal { device: u64 },
 }
 
-/// An end of a pipe that a process has open; or both, of one with a name.
+/// The major number of terminals that other programs carry, as ours is.
+const PSEUDO_TERMINALS: u32 = 136;
+/// `/dev/tty`: to each program its own terminal.
+const OWN_TERMINAL: (u32, u32) = (5, 0);
+
+/// An end of a pipe that a process has open; or both, of one with a name. Of a terminal, that it writes there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PipeEnd {
     pub(crate) pipe: Pipe,
@@ -45,15 +55,18 @@ pub(crate) struct Content {
 }
 
 impl Pipe {
-    /// The pipe that one of our own files is an end of.
+    /// The pipe or terminal that one of our own files is an end of: of a terminal, ours.
     pub(crate) fn of(file: &File) -> Option<Pipe> {
         let metadata = file.metadata().ok()?;
-        metadata.file_type().is_fifo().then(|| Pipe { device: metadata.dev(), inode: metadata.ino() })
+        if metadata.file_type().is_fifo() {
+            return Some(Pipe::Pipe { device: metadata.dev(), inode: metadata.ino() });
+        }
+        Some(Pipe::Terminal { device: libc::makedev(PSEUDO_TERMINALS, terminal_number(file)?) })
     }
 
     /// Asks no file system for what it knows, unlike `stat`: the descriptor may be one of a mount that never answers.
     #[allow(unsafe_code)]
-    fn behind(link: &Path) -> Option<Pipe> {
+    fn behind(link: &Path, of: &Process) -> Option<Pipe> {
         let link = CString::new(link.as_os_str().as_encoded_bytes()).ok()?;
         let (flags, wanted) = (libc::AT_STATX_DONT_SYNC, libc::STATX_TYPE | libc::STATX_INO);
         let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
@@ -62,24 +75,38 @@ impl Pipe {
         Errno::result(result).ok()?;
         // SAFETY: it was all zeros, which is a value of it, before the kernel wrote it.
         let found = unsafe { found.assume_init() };
-        let is_pipe = u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFIFO;
-        let device = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
-        is_pipe.then_some(Pipe { device, inode: found.stx_ino })
+        match (u32::from(found.stx_mode) & libc::S_IFMT, (found.stx_rdev_major, found.stx_rdev_minor)) {
+            (libc::S_IFIFO, _) => {
+                let device = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
+                Some(Pipe::Pipe { device, inode: found.stx_ino })
+            }
+            (libc::S_IFCHR, OWN_TERMINAL) => Some(Pipe::Terminal { device: of.terminal }),
+            (libc::S_IFCHR, (PSEUDO_TERMINALS, number)) => {
+                Some(Pipe::Terminal { device: libc::makedev(PSEUDO_TERMINALS, number) })
+            }
+            _ => None,
+        }
+    }
+
+    fn is_terminal(self) -> bool {
+        matches!(self, Pipe::Terminal { .. })
     }
 }
 
 impl PipeEnd {
-    /// Those that a process has open, of pipes with names or without.
-    pub(crate) fn all_of(pid: i32) -> Vec<PipeEnd> {
-        let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        entries.take(MOST_DESCRIPTORS).filter_map(|entry| PipeEnd::at(entry.path())).collect()
+    /// Those that a process has open, of pipes with names or without, and of terminals.
+    pub(crate) fn all_of(process: &Process) -> Vec<PipeEnd> {
+        let entries = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
+        entries.take(MOST_DESCRIPTORS).filter_map(|entry| PipeEnd::at(entry.path(), process)).collect()
     }
 
     /// At a descriptor in /proc, whose link has the rights with which it was opened.
-    fn at(link: PathBuf) -> Option<PipeEnd> {
-        let pipe = Pipe::behind(&link)?;
+    fn at(link: PathBuf, of: &Process) -> Option<PipeEnd> {
+        let pipe = Pipe::behind(&link, of)?;
         let mode = fs::symlink_metadata(&link).ok()?.permissions().mode();
-        Some(PipeEnd { pipe, reads: mode & 0o400 != 0, writes: mode & 0o200 != 0, link })
+        // What is typed is no output of another program.
+        let reads = mode & 0o400 != 0 && !pipe.is_terminal();
+        Some(PipeEnd { pipe, reads, writes: mode & 0o200 != 0, link })
     }
 
     /// Looks into the pipe. `None` where it is not there any more.
@@ -95,8 +122,17 @@ impl PipeEnd {
     }
 }
 
+#[allow(unsafe_code)]
+fn terminal_number(file: &File) -> Option<u32> {
+    nix::ioctl_read_bad!(number_of, libc::TIOCGPTN, libc::c_uint);
+    let mut number = 0;
+    // SAFETY: TIOCGPTN writes one number, for which there is room; other files than terminals fail.
+    unsafe { number_of(file.as_raw_fd(), &mut number) }.ok()?;
+    Some(number)
+}
+
 fn is_hung_up(file: &File) -> bool {
-    let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(file), PollFlags::empty())];
+    let mut fds = [PollFd::new(file.as_fd(), PollFlags::empty())];
     let polled = poll(&mut fds, PollTimeout::ZERO);
     polled.is_ok() && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
@@ -116,7 +152,9 @@ mod tests {
     use super::*;
 
     fn ours(pipe: Pipe) -> impl Iterator<Item = PipeEnd> {
-        PipeEnd::all_of(std::process::id() as i32).into_iter().filter(move |end| end.pipe == pipe)
+        PipeEnd::all_of(&Process::find(std::process::id() as i32).unwrap())
+            .into_iter()
+            .filter(move |end| end.pipe == pipe)
     }
 
     fn content(pipe: Pipe) -> (u64, bool) {

@@ -7,15 +7,20 @@
 use std::{
     collections::HashSet,
     io,
-    os::unix::process::CommandExt,
-    process::Command,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    process::{Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::{Pid, setsid},
+};
+
+use rustix::{
+    io::{Errno, retry_on_intr},
+    process::{WaitId, WaitIdOptions, WaitOptions, waitid, waitpid},
 };
 
 use crate::process::Process;
@@ -40,17 +45,75 @@ pub(crate) fn lead(command: &mut Command) {
     }
 }
 
-/// Kills all that belongs to a session, and returns when it is gone. The leader must not have been reaped.
-pub(crate) fn end(leader: Pid) {
-    let mut family = Family::of(leader);
+/// A program of the host's. It leads a process group, and is a child of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) pid: Pid,
+    /// Who leads its session: the program itself, or on a terminal a [keeper](crate::keeper).
+    pub(crate) leader: Pid,
+}
+
+impl Program {
+    fn keeper(&self) -> Option<Pid> {
+        (self.leader != self.pid).then_some(self.leader)
+    }
+
+    /// Waits for its end. It stays unreaped, so that its number stays its own.
+    pub(crate) fn await_end(&self) -> io::Result<()> {
+        await_end(self.pid)
+    }
+
+    /// Lets the kernel tell what is left in the foreground of its terminal, where it has one, that the session is over.
+    pub(crate) fn hang_up(&self) {
+        if let Some(keeper) = self.keeper() {
+            let _ = kill(keeper, Signal::SIGKILL);
+            let _ = await_end(keeper);
+        }
+    }
+
+    /// Waits for its end, and takes leave of it and of its keeper.
+    pub(crate) fn reap(self) -> io::Result<ExitStatus> {
+        let status = reap(self.pid);
+        if let Some(keeper) = self.keeper() {
+            put_away(keeper);
+        }
+        status
+    }
+}
+
+/// Kills a child of ours, and nothing is left of it.
+pub(crate) fn put_away(pid: Pid) {
+    let _ = kill(pid, Signal::SIGKILL);
+    let _ = reap(pid);
+}
+
+fn await_end(pid: Pid) -> io::Result<()> {
+    let wait = || waitid(WaitId::Pid(child(pid)?), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+    Ok(retry_on_intr(wait).map(drop)?)
+}
+
+fn reap(pid: Pid) -> io::Result<ExitStatus> {
+    let (_, status) = retry_on_intr(|| waitpid(Some(child(pid)?), WaitOptions::empty()))?.ok_or(Errno::CHILD)?;
+    Ok(ExitStatus::from_raw(status.as_raw()))
+}
+
+fn child(pid: Pid) -> Result<rustix::process::Pid, Errno> {
+    rustix::process::Pid::from_raw(pid.as_raw()).ok_or(Errno::CHILD)
+}
+
+/// Kills all that belongs to a program's session but its keeper, and returns when it is gone. The program must not have been reaped.
+pub(crate) fn end(program: Program) {
+    let mut family = Family::of(program.leader);
     let deadline = Instant::now() + PATIENCE;
     let mut unseen = 0;
     for look in 1.. {
         // Before anything is killed: whose parent is gone can't be told from a daemon.
-        let members = family.members(&Process::all());
+        let mut members = family.members(&Process::all());
+        // It ends later: the hang-up would come before the kill.
+        members.retain(|member| Some(member.pid) != program.keeper().map(Pid::as_raw));
         // Whole groups: the kernel lets none of a group fork while it kills them, so one that starts another and ends at once does
-        // not get away. The leader's own in any case, should there be no /proc to look at.
-        let groups: HashSet<i32> = members.iter().map(|member| member.group).chain([leader.as_raw()]).collect();
+        // not get away. The program's own in any case, should there be no /proc to look at.
+        let groups: HashSet<i32> = members.iter().map(|member| member.group).chain([program.pid.as_raw()]).collect();
         for group in groups.into_iter().filter(|group| *group > 1) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }

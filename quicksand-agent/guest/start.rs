@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     fs, io,
     os::unix::{ffi::OsStringExt, process::CommandExt},
-    path::Path,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -47,13 +47,13 @@ pub(crate) fn command(exec: Exec, user: &User, terminal: Option<&Terminal>) -> i
 }
 
 /// The directory that a program was to begin in, where that is what keeps it from running: its error could as well be of the program.
-pub(crate) fn missing_directory(command: &Command) -> Option<(&Path, io::Error)> {
+pub(crate) fn missing_directory(command: &Command) -> Option<(PathBuf, io::Error)> {
     let directory = command.get_current_dir()?;
     let found = fs::metadata(directory).and_then(|metadata| match metadata.is_dir() {
         true => Ok(()),
         false => Err(io::Error::from_raw_os_error(nix::libc::ENOTDIR)),
     });
-    Some((directory, found.err()?))
+    Some((directory.to_owned(), found.err()?))
 }
 
 /// Takes from the program what is the agent's alone, and gives it the user's identity, with the supplementary groups that the

@@ -10,13 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::unistd::Pid;
-
 use crate::{
     filters::{Input, Writers},
     output::Progress,
     process::Process,
-    session::Family,
+    session::{Family, Program},
 };
 
 /// Between two looks, at least, and before the first.
@@ -41,7 +39,7 @@ const BACKLOG: u64 = 1 << 20;
 /// What is known of a program's output since its end.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    leader: i32,
+    program: i32,
     family: Family,
     progress: Arc<Progress>,
     looked: Instant,
@@ -67,11 +65,11 @@ struct Record {
 }
 
 impl Tail {
-    /// Begins with the end of the program that led the session.
-    pub(crate) fn of(leader: Pid, progress: &Arc<Progress>) -> Tail {
+    /// Begins with the end of the program.
+    pub(crate) fn of(program: Program, progress: &Arc<Progress>) -> Tail {
         let record = Record { carried: progress.read(), ..Record::default() };
-        let (leader, family) = (leader.as_raw(), Family::of(leader));
-        Tail { leader, family, progress: Arc::clone(progress), looked: Instant::now(), cost: Duration::ZERO, record }
+        let (program, family) = (program.pid.as_raw(), Family::of(program.leader));
+        Tail { program, family, progress: Arc::clone(progress), looked: Instant::now(), cost: Duration::ZERO, record }
     }
 
     /// Whether to wait for more.
@@ -102,7 +100,7 @@ impl Tail {
     fn look(&mut self) -> Writers {
         let begun = Instant::now();
         let mut members = self.family.members(&Process::all());
-        members.retain(|process| process.pid != self.leader && !self.progress.is_given_up(process));
+        members.retain(|process| process.pid != self.program && !self.progress.is_given_up(process));
         let writers = Writers::find(self.progress.streams(), &members);
         self.cost = begun.elapsed();
         writers

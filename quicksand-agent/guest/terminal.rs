@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    os::unix::process::CommandExt,
     process::Command,
 };
 
@@ -17,11 +16,11 @@ use nix::{
         stat::Mode,
         termios::{InputFlags, SetArg, tcgetattr, tcsetattr},
     },
-    unistd::{Uid, fchown, setsid},
+    unistd::{Uid, fchown},
 };
 use quicksand_protocol::message::Window;
 
-use crate::users::User;
+use crate::{keeper::Births, users::User};
 
 /// What a terminal types where its input has ended: the end of a file, Ctrl-D.
 const END_OF_FILE: u8 = 4;
@@ -31,6 +30,7 @@ const END_OF_FILE: u8 = 4;
 pub(crate) struct Terminal {
     ours: OwnedFd,
     programs: OwnedFd,
+    births: Births,
 }
 
 impl Terminal {
@@ -51,30 +51,20 @@ impl Terminal {
         tcsetattr(&programs, SetArg::TCSANOW, &settings)?;
         // A program may open its terminal by name.
         fchown(&programs, Some(Uid::from_raw(user.uid)), None)?;
-        Ok(Terminal { ours, programs })
+        Ok(Terminal { ours, programs, births: Births::new()? })
     }
 
     /// Makes this the program's terminal, with all of its streams and the keys that send signals.
-    #[allow(unsafe_code)]
     pub(crate) fn give_to(&self, command: &mut Command) -> io::Result<()> {
         let end = || self.programs.try_clone();
         command.stdin(end()?).stdout(end()?).stderr(end()?);
-        let enter = || {
-            setsid()?;
-            // SAFETY: TIOCSCTTY takes a number; standard input is the terminal by now.
-            nix::errno::Errno::result(unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) })?;
-            Ok(())
-        };
-        // SAFETY: runs in the child between fork and exec: two system calls, and nothing is allocated or locked.
-        unsafe {
-            command.pre_exec(enter);
-        }
-        Ok(())
+        self.births.announce(command)
     }
 
-    /// Our end. The program's is closed here, so that reading ours tells when the last program has closed it.
-    pub(crate) fn into_ours(self) -> File {
-        self.ours.into()
+    /// Our end, and who tells of the program. The program's end is closed here, so that reading ours tells when the last program has
+    /// closed it.
+    pub(crate) fn into_ours(self) -> (File, Births) {
+        (self.ours.into(), self.births)
     }
 }
 

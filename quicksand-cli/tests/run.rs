@@ -54,6 +54,13 @@ fn the_end_of_a_filtered_log_is_there() {
         assert_eq!((printed.lines().count(), said.status.code()), (26, Some(3)), "{printed}");
         assert!(printed.ends_with(" installation complete\n"), "{printed}");
     }
+    // On a terminal, where the lines end as there.
+    for _ in 0..3 {
+        let said = output(&["shell", "debian", "--quiet", "--", "bash", "-c", line]);
+        let printed = text(&said.stdout);
+        assert_eq!((printed.lines().count(), said.status.code()), (26, Some(3)), "{printed}");
+        assert!(printed.ends_with(" installation complete\r\n"), "{printed}");
+    }
 }
 
 #[test]
