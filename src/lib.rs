@@ -73,11 +73,11 @@ pub use quicksand_test::{assert_sandbox_snapshot, snapshot_settings};
 /// The images in the user's cache and in `quicksand.lock`, for programs that look after them.
 pub mod images {
     #[cfg(feature = "oci")]
-    pub use quicksand_core::image::{pull, push};
+    pub use quicksand_core::images::{pull, push};
     pub use quicksand_core::{
         Locked, Project, ProjectError,
         cache::Cache,
-        image::{Image, ImageError, ImageInfo, Origin, Update, ensure, import_as, list, remove, show, update},
+        images::{Image, ImageError, ImageInfo, Origin, Update, ensure, import_as, list, remove, show, update},
     };
 }
 

@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| quicksand_core::fuzzing::qmp(bytes));
+fuzz_target!(|bytes: &[u8]| quicksand_core::harness::fuzzing::qmp(bytes));

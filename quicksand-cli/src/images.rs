@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use quicksand_core::{
     Reporter, Size,
     cache::Cache,
-    image::{Image, ImageInfo, ensure, ensure_disk, import_as, list, pull, push, remove, show, update},
+    images::{Image, ImageInfo, ensure, ensure_disk, import_as, list, pull, push, remove, show, update},
 };
 use serde_json::{Value, json};
 

@@ -1,119 +1,94 @@
 //! Starts, freezes, clones and talks to virtual machines: the library under `quicksand`.
 //!
-//! A [`Sandbox`] is a virtual machine of one's own, cloned from a frozen state. The parts it is made of, from the bottom up:
+//! A [`Sandbox`] is a virtual machine of one's own, cloned from a frozen state. The folders of this crate are floors. Each uses only
+//! those below it, which `tests/floors.rs` checks. From the bottom up, in the order in which data passes through them:
 //!
-//! - [`environment`]: the variables by which whoever runs a program has a say in it;
-//! - [`cache`]: the user's cache directory, its locks, and things that are whole or absent;
-//! - [`image`]: disks with an operating system, and how they are made;
-//! - [`initramfs`]: the archive that a guest starts from;
-//! - [`qcow2`]: the header of a disk that somebody else made;
-//! - [`qemu`]: a QEMU process that can't outlive its owner, and its control channel;
-//! - [`memory`]: a running machine's memory, taken out of its process;
-//! - [`guest`]: a session with the agent in a guest;
-//! - `run_dir`: what a running machine has on disk, which goes with it;
-//! - `admission`: who may start a machine now;
-//! - [`facts`]: what is so in a guest;
-//! - `install`: one's own program in a guest;
-//! - [`changes`]: what its files, packages and units have become since it started;
-//! - `machine`: what a machine consists of, and the command line that makes it;
-//! - `vm`: a running machine, its start and its freeze;
-//! - `state`: frozen machines on disk;
-//! - [`inventory`]: the machines that run on this host;
-//! - [`prune`]: the removal of what nobody used for a while;
-//! - `kept`: machines of failed tests, to be entered later;
-//! - `saves`: the saves of a project, and their way elsewhere;
-//! - `artifact`: saves and images in a registry;
-//! - `source`: what a sandbox starts from, and the warm state that belongs to it.
+//! 1. [`base`]: files, sizes, names, the environment, and the cache directory with its locks;
+//! 2. [`qemu`]: a QEMU process that can't outlive its owner, its command line, its control channel, and the machine's memory;
+//! 3. [`guest`]: a session with the agent in a guest;
+//! 4. [`image`]: what an image, a frozen state and a project are on disk;
+//! 5. [`error`]: what can go wrong;
+//! 6. [`host`]: what this host has, and who may start a machine on it now;
+//! 7. [`network`]: the internet without this host, and networks among sandboxes;
+//! 8. [`vm`]: a running machine, from its boot or its restore to its end;
+//! 9. [`launch`]: which frozen state serves a start, and the way from there to a machine that runs;
+//! 10. [`making`]: how images are made, in machines of our own where that takes a kernel;
+//! 11. [`sandbox`]: a machine as its user sees it, over reboots, checkpoints and saves;
+//! 12. [`verbs`]: what a user does with a sandbox;
+//! 13. [`saves`]: saves of a project, and their way to other hosts;
+//! 14. [`care`]: the removal of what nobody uses, and the diagnosis of a host;
+//! 15. [`blocking`]: all of it without `async`;
+//! 16. [`harness`]: what the test harness needs, and nobody else.
 
-mod accel;
-mod admission;
-#[cfg(feature = "oci")]
-mod artifact;
+pub mod base;
 pub mod blocking;
-pub mod cache;
-mod cache_key;
-pub mod changes;
-mod command;
-mod command_log;
-pub mod diagnosis;
-mod digest;
-mod disk_usage;
-mod display;
+pub mod care;
 #[cfg(feature = "download")]
 pub mod download;
-pub mod environment;
-mod error;
-pub mod facts;
-mod files;
-#[doc(hidden)]
-pub mod fuzzing;
+pub mod error;
 pub mod guest;
-mod host;
-pub mod image;
-pub mod initramfs;
-mod install;
-pub mod inventory;
-mod kept;
-mod kernel;
-mod machine;
-pub mod memory;
-#[cfg(feature = "mounts")]
-mod mount;
-mod network;
-mod pattern;
-mod plain_file;
-mod printed;
-mod progress;
-mod project;
-mod project_list;
-pub mod prune;
-pub mod qcow2;
-pub mod qemu;
-mod random;
-#[cfg(feature = "oci")]
-mod registry;
-mod requirement;
-mod run_dir;
-mod sandbox;
-mod saves;
-mod size;
-mod source;
-mod state;
-mod terminal;
 #[doc(hidden)]
-pub mod tree;
-mod users;
-mod vm;
-mod wait;
-
+pub mod harness;
+pub mod host;
+pub mod image;
+pub mod launch;
+pub mod making;
+pub mod network;
+pub mod qemu;
 #[cfg(feature = "oci")]
-pub use artifact::{Pulled, Pushed, WithMemory};
-pub use cache_key::cache_key;
-pub use changes::{Changes, FindChanges};
-pub use command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, ExitStatus, Output};
-pub use display::{Chord, Key, MouseButton, Vnc};
+pub(crate) mod registry;
+pub mod sandbox;
+pub mod saves;
+pub mod verbs;
+pub mod vm;
+
+pub use crate::base::accel::Accel;
+pub use base::progress::{Progress, Reporter};
+pub use base::size::{ParseSizeError, Size};
+pub use base::{cache, environment};
+pub use care::cache_key::cache_key;
+pub use care::requirement::{kvm_fault, memory_for_machines};
+pub use care::{diagnosis, prune};
+pub use error::install::InstallError;
 pub use error::{Error, Result};
 pub use guest::ChannelError;
-pub use install::InstallError;
-pub use kept::{KeepNote, KeptMachine};
-pub use kernel::Kernel;
-pub use machine::{Accel, Accelerator, NetworkMode};
-#[cfg(feature = "mounts")]
-pub use mount::{ActiveMount, Mount};
-pub use network::{Network, PortForward};
-pub use progress::{Progress, Reporter};
-pub use project::{Locked, Project, ProjectError};
+pub use guest::exit_status::ExitStatus;
+pub use image::project::{Locked, Project, ProjectError};
+pub use image::state::StateError;
+pub use launch::kernel::Kernel;
+pub use network::private::Network;
+pub use qemu::machine::{Accelerator, NetworkMode};
 pub use quicksand_protocol::network::HOST_NAME;
 #[cfg(feature = "oci")]
 pub use registry::RegistryError;
-pub use requirement::{kvm_fault, memory_for_machines};
+pub use sandbox::links::PortForward;
+#[cfg(feature = "mounts")]
+pub use sandbox::mount::{ActiveMount, Mount};
+pub use sandbox::vnc::Vnc;
 pub use sandbox::{
     Activity, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, Saved, Standby,
     StartKind, StartReport, source_identity,
 };
+#[cfg(feature = "oci")]
+pub use saves::artifact::{Pulled, Pushed, WithMemory};
+pub use saves::kept::{KeepNote, KeptMachine};
 pub use saves::{ArchiveError, Save, Saves};
-pub use size::{ParseSizeError, Size};
-pub use state::StateError;
-pub use terminal::{Found, Terminal, TerminalCommand};
+pub use verbs::changes::{Changes, FindChanges};
+pub use verbs::command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, Output};
+pub use verbs::display::{Chord, Key, MouseButton};
+pub use verbs::terminal::{Found, Terminal, TerminalCommand};
+pub use verbs::wait::{DEFAULT_WAIT_TIMEOUT, Wait};
+pub use verbs::{changes, facts};
+pub use vm::inventory;
+
+/// The images in a cache, and how they are made.
+pub mod images {
+    #[cfg(feature = "oci")]
+    pub use crate::saves::image_share::{pull, push};
+    pub use crate::{
+        base::cache::{Cache, CacheError},
+        image::{Image, ImageError, Origin, RecipeError},
+        making::{ImageInfo, Update, ensure, ensure_disk, import_as, list, remove, show, update},
+    };
+}
 pub use vm::{Stage, StartCause, StartError};
-pub use wait::{DEFAULT_WAIT_TIMEOUT, Wait};

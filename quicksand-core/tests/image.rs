@@ -8,7 +8,8 @@ use std::{
 use quicksand_core::{
     Progress, Reporter,
     cache::Cache,
-    image::{Image, ensure, initramfs},
+    image::{Image, initramfs::initramfs},
+    making::ensure,
 };
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use quicksand_core::guest::hold;
+use quicksand_core::harness::hold;
 use tokio::time::sleep;
 
 /// How a body ended.

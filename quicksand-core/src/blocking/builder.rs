@@ -5,13 +5,20 @@ use std::{path::PathBuf, time::Duration};
 use tokio::runtime::Handle;
 
 use super::{Sandbox, options, run};
-use crate::{Accel, Kernel, Network, NetworkMode, PortForward, Progress, Result, Vnc};
+use crate::{
+    base::{accel::Accel, progress::Progress},
+    error::Result,
+    launch::kernel::Kernel,
+    network::private::Network,
+    qemu::machine::NetworkMode,
+    sandbox::{links::PortForward, vnc::Vnc},
+};
 
 /// Options of a [`Sandbox`], as of [`crate::SandboxBuilder`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until build() or start()"]
 pub struct SandboxBuilder {
-    pub(super) inner: crate::SandboxBuilder,
+    pub(super) inner: crate::sandbox::SandboxBuilder,
     pub(super) runtime: Handle,
 }
 
@@ -39,7 +46,7 @@ impl SandboxBuilder {
     #[cfg(feature = "mounts")]
     options! {
         of "SandboxBuilder";
-        fn mount(self, mount: crate::Mount);
+        fn mount(self, mount: crate::sandbox::mount::Mount);
     }
 
     /// See [`SandboxBuilder::build`](crate::SandboxBuilder::build).

@@ -5,7 +5,7 @@ use std::future::IntoFuture;
 use tokio::runtime::Handle;
 
 use super::run;
-use crate::{Changes, Result};
+use crate::{error::Result, verbs::changes::Changes};
 
 /// A question for what has changed, as [`crate::FindChanges`]. It is asked with [`done`](FindChanges::done):
 ///
@@ -18,7 +18,7 @@ use crate::{Changes, Result};
 #[derive(Debug, Clone)]
 #[must_use = "nothing is asked until done()"]
 pub struct FindChanges<'a> {
-    pub(super) inner: crate::FindChanges<'a>,
+    pub(super) inner: crate::verbs::changes::FindChanges<'a>,
     pub(super) runtime: Handle,
 }
 

@@ -13,15 +13,17 @@ use tokio::{
 
 use super::{TerminalCommand, options, run};
 use crate::{
-    ExitStatus, Output, Result, Size,
-    guest::{GuestReader, GuestWriter},
+    base::size::Size,
+    error::Result,
+    guest::{GuestReader, GuestWriter, exit_status::ExitStatus},
+    verbs::command::Output,
 };
 
 /// A program to run in the guest, as [`crate::Command`]. Made by [`Sandbox::command`](super::Sandbox::command).
 #[derive(Debug)]
 #[must_use = "a command does nothing until output() or spawn()"]
 pub struct Command<'a> {
-    pub(super) inner: crate::Command<'a>,
+    pub(super) inner: crate::verbs::command::Command<'a>,
     pub(super) runtime: &'a Handle,
 }
 
@@ -66,7 +68,7 @@ impl<'a> Command<'a> {
 /// A running program, as [`crate::Child`]. Dropping it kills it.
 #[derive(Debug)]
 pub struct Child {
-    inner: crate::Child,
+    inner: crate::verbs::command::Child,
     runtime: Handle,
     /// Its standard input, where [`Command::piped_stdin`] asked for it. Dropping this closes it.
     pub stdin: Option<Writer>,
@@ -77,7 +79,7 @@ pub struct Child {
 }
 
 impl Child {
-    pub(super) fn new(mut inner: crate::Child, runtime: &Handle) -> Child {
+    pub(super) fn new(mut inner: crate::verbs::command::Child, runtime: &Handle) -> Child {
         let reader = |stream: GuestReader| Reader { stream, runtime: runtime.clone() };
         let stdin = inner.stdin.take().map(|stream| Writer { stream, runtime: runtime.clone() });
         let (stdout, stderr) = (inner.stdout.take().map(reader), inner.stderr.take().map(reader));

@@ -26,7 +26,7 @@ use std::{
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::Result;
+use crate::error::Result;
 
 pub use builder::SandboxBuilder;
 pub use changes::FindChanges;
@@ -60,12 +60,12 @@ fn own_runtime() -> Handle {
 #[derive(Debug)]
 #[must_use = "a wait does nothing until done()"]
 pub struct Wait<'a, T = ()> {
-    inner: crate::Wait<'a, T>,
+    inner: crate::verbs::wait::Wait<'a, T>,
     runtime: Handle,
 }
 
 impl<'a, T> Wait<'a, T> {
-    fn new(inner: crate::Wait<'a, T>, runtime: &Handle) -> Wait<'a, T> {
+    fn new(inner: crate::verbs::wait::Wait<'a, T>, runtime: &Handle) -> Wait<'a, T> {
         Wait { inner, runtime: runtime.clone() }
     }
 

@@ -11,8 +11,15 @@ use tokio::runtime::Handle;
 
 use super::{Command, FindChanges, SandboxBuilder, methods, own_runtime, run};
 use crate::{
-    Accelerator, Chord, MouseButton, Network, Output, PortForward, Result, SaveReport, StartReport,
-    facts::{File, Package, Port, Queries, Service, User},
+    error::Result,
+    network::private::Network,
+    qemu::machine::Accelerator,
+    sandbox::{SaveReport, StartReport, links::PortForward},
+    verbs::{
+        command::Output,
+        display::{Chord, MouseButton},
+        facts::{File, Package, Port, Queries, Service, User},
+    },
 };
 
 /// A virtual machine of one's own, as [`crate::Sandbox`], whose methods block.
@@ -26,19 +33,19 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Sandbox {
-    pub(super) inner: crate::Sandbox,
+    pub(super) inner: crate::sandbox::Sandbox,
     pub(super) runtime: Handle,
 }
 
 impl Sandbox {
     /// See [`Sandbox::builder`](crate::Sandbox::builder).
     pub fn builder(source: impl Into<String>) -> SandboxBuilder {
-        SandboxBuilder { inner: crate::Sandbox::builder(source), runtime: own_runtime() }
+        SandboxBuilder { inner: crate::sandbox::Sandbox::builder(source), runtime: own_runtime() }
     }
 
     /// One that lives on another runtime, of several threads, which outlives it. For the harness.
     #[doc(hidden)]
-    pub fn on(runtime: Handle, inner: crate::Sandbox) -> Sandbox {
+    pub fn on(runtime: Handle, inner: crate::sandbox::Sandbox) -> Sandbox {
         Sandbox { inner, runtime }
     }
 
@@ -142,11 +149,11 @@ impl Sandbox {
     methods! {
         of "Sandbox";
         block {
-            fn mount(&self, mount: crate::Mount) -> Result<crate::ActiveMount>;
-            fn unmount(&self, mount: impl std::borrow::Borrow<crate::ActiveMount>) -> Result<()>;
+            fn mount(&self, mount: crate::sandbox::mount::Mount) -> Result<crate::sandbox::mount::ActiveMount>;
+            fn unmount(&self, mount: impl std::borrow::Borrow<crate::sandbox::mount::ActiveMount>) -> Result<()>;
         }
         same {
-            fn active_mounts(&self) -> Vec<crate::ActiveMount>;
+            fn active_mounts(&self) -> Vec<crate::sandbox::mount::ActiveMount>;
         }
         wait {}
     }

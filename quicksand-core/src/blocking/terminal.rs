@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use tokio::runtime::Handle;
 
 use super::{Child, Wait, run};
-use crate::{ExitStatus, Found, Result};
+use crate::{error::Result, guest::exit_status::ExitStatus, verbs::terminal::Found};
 
 /// A program that is to run on a terminal, as [`crate::TerminalCommand`]. Made by [`Command::pty`](super::Command::pty).
 #[derive(Debug)]
 #[must_use = "a command does nothing until spawn()"]
 pub struct TerminalCommand<'a> {
-    pub(super) inner: crate::TerminalCommand<'a>,
+    pub(super) inner: crate::verbs::terminal::TerminalCommand<'a>,
     pub(super) runtime: &'a Handle,
 }
 
@@ -35,7 +35,7 @@ impl<'a> TerminalCommand<'a> {
 /// A program that runs on a terminal, as [`crate::Terminal`].
 #[derive(Debug)]
 pub struct Terminal {
-    inner: crate::Terminal,
+    inner: crate::verbs::terminal::Terminal,
     runtime: Handle,
 }
 

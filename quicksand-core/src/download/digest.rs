@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::{digest::serde_as_text, random::hex};
+use crate::base::{digest::serde_as_text, random::hex};
 
 /// A SHA-256 or SHA-512. Written as its algorithm, a colon and lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use super::FileDigest;
-use crate::cache::CacheError;
+use crate::base::cache::CacheError;
 
 /// Why a file could not be downloaded. Each tells the URL, and what was expected and what came.
 #[derive(Debug, thiserror::Error)]

@@ -32,7 +32,7 @@ use ureq::{
 pub use digest::{BadDigest, FileDigest};
 pub use error::DownloadError;
 
-use crate::{
+use crate::base::{
     cache::{Cache, download_lock_name, touch},
     plain_file,
     progress::Reporter,

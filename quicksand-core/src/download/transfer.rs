@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use ureq::{Agent, Body, Proxy, http::Response};
 
 use super::{Answer, DownloadError, STAGE, Wanted};
-use crate::progress::Reporter;
+use crate::base::progress::Reporter;
 
 /// How often a broken connection is made again, unless something came in between.
 const TRIES: u32 = 4;

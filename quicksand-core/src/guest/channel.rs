@@ -32,11 +32,13 @@ use tokio::{
     time::timeout,
 };
 
-use crate::random;
+use crate::base::random;
 
-use super::held;
-use super::pulse::Pulse;
-use super::streams::{GuestReader, GuestWriter, Incoming, Outgoing};
+use super::{
+    held,
+    pulse::Pulse,
+    streams::{GuestReader, GuestWriter, Incoming, Outgoing},
+};
 
 /// Why a guest could not be talked to.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,5 +1,8 @@
 //! The host's side of the agent channel.
 
+pub(crate) mod command_log;
+pub mod exit_status;
+
 mod channel;
 mod first_words;
 mod held;

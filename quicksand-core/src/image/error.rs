@@ -1,10 +1,19 @@
 //! What can go wrong with images.
 
-use std::{io, path::Path, path::PathBuf, process::ExitStatus, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
 
+use super::project::ProjectError;
 #[cfg(feature = "download")]
 use crate::download::DownloadError;
-use crate::{cache::CacheError, environment::EnvironmentError, project::ProjectError, qcow2::Qcow2Error};
+use crate::{
+    base::{cache::CacheError, environment::EnvironmentError},
+    qemu::qcow2::Qcow2Error,
+};
 
 /// Why an image could not be found or made.
 #[derive(Debug, thiserror::Error)]
@@ -217,7 +226,7 @@ pub enum ImageError {
     },
     /// A recipe makes no image.
     #[error(transparent)]
-    Recipe(#[from] super::RecipeError),
+    Recipe(#[from] crate::image::RecipeError),
     /// A registry gave no image.
     #[cfg(feature = "oci")]
     #[error(transparent)]
@@ -264,7 +273,7 @@ pub enum ImageError {
         /// What was being done.
         what: &'static str,
         /// What came of it.
-        source: Box<crate::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A script failed in the machine that reads other disks for us.
     #[error("work on a disk; the machine that reads disks for us said:\n{said}")]
@@ -294,12 +303,14 @@ impl From<quicksand_protocol::modules::Missing> for ImageError {
 }
 
 impl ImageError {
-    pub(super) fn helper(what: &'static str) -> impl FnOnce(crate::Error) -> ImageError {
+    pub(crate) fn helper<E: std::error::Error + Send + Sync + 'static>(
+        what: &'static str,
+    ) -> impl FnOnce(E) -> ImageError {
         move |source| ImageError::Helper { what, source: Box::new(source) }
     }
 
     /// Tells a full disk from other trouble.
-    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError + use<> {
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError + use<> {
         let path = path.to_owned();
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::NoSpace { path },

@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path};
 
-use super::{Image, error::ImageError};
-use crate::initramfs::Archive;
+use super::error::ImageError;
+use crate::{image::Image, qemu::initramfs::Archive};
 
 /// The archive's bytes. The same image and the same quicksand give the same bytes.
 ///

@@ -4,41 +4,48 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::kernel::Boot;
-
 /// The file's name in the image's directory.
-pub(super) const FILE: &str = "image.json";
+pub(crate) const FILE: &str = "image.json";
 /// The version that this code writes, and the only one that it reads: another one's image is made anew.
 const VERSION: u32 = 1;
 
 /// What `image.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Metadata {
-    pub(super) version: u32,
+    pub(crate) version: u32,
     /// The SHA-256 of the disk's file, in hexadecimal digits.
-    pub(super) digest: String,
+    pub(crate) digest: String,
     /// The disk, a qcow2.
-    pub(super) disk: StoredFile,
+    pub(crate) disk: StoredFile,
     /// What the guest sees as its size, in bytes.
-    pub(super) disk_size: u64,
+    pub(crate) disk_size: u64,
     /// The root file system, as the kernel names its kind: `ext4`.
-    pub(super) file_system: String,
+    pub(crate) file_system: String,
     /// Where on the disk it is.
     #[serde(default)]
-    pub(super) root: Root,
+    pub(crate) root: Root,
     /// Where the image is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) origin: Option<Origin>,
+    pub(crate) origin: Option<Origin>,
     /// How programs are run in it.
     #[serde(default, skip_serializing_if = "Defaults::is_empty")]
-    pub(super) defaults: Defaults,
+    pub(crate) defaults: Defaults,
     /// The kernel.
-    pub(super) kernel: StoredFile,
+    pub(crate) kernel: StoredFile,
     /// Whether the kernel is not one of the disk's: it is lent, or lies beside the disk.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) lent_kernel: bool,
+    pub(crate) lent_kernel: bool,
     /// Its modules, in the order to load them.
-    pub(super) modules: Vec<StoredFile>,
+    pub(crate) modules: Vec<StoredFile>,
+}
+
+/// A kernel and its modules in an image's directory.
+#[derive(Debug)]
+pub(crate) struct Boot {
+    pub(crate) kernel: StoredFile,
+    /// Whether the kernel is not from the disk that it boots.
+    pub(crate) lent: bool,
+    pub(crate) modules: Vec<StoredFile>,
 }
 
 /// Where a disk's root file system is, as its guest sees it.
@@ -127,7 +134,7 @@ impl Root {
 
 impl Metadata {
     /// That of an image whose disk is one file system and nothing else.
-    pub(super) fn new(
+    pub(crate) fn new(
         digest: String,
         disk: (StoredFile, u64),
         file_system: &str,
@@ -154,7 +161,7 @@ impl Metadata {
     }
 
     /// The same but for where it is from.
-    pub(super) fn without_origin(&self) -> Metadata {
+    pub(crate) fn without_origin(&self) -> Metadata {
         Metadata { origin: None, ..self.clone() }
     }
 

@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 
 use super::switch::{Mac, Port, Ports};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The numbers of the hosts of a network. Those before are left for whoever wants to have a fixed one.
 const FIRST_HOST: u8 = 10;

@@ -1,5 +1,10 @@
 //! The QEMU process and its control channel.
 
+pub mod initramfs;
+pub(crate) mod machine;
+pub mod memory;
+pub mod qcow2;
+
 mod process;
 pub mod qmp;
 mod version;

@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
 
 use super::RegistryError;
-use crate::plain_file;
+use crate::base::plain_file;
 
 /// How long the program that keeps credentials may take. It may ask its user something.
 const PATIENCE: Duration = Duration::from_secs(60);

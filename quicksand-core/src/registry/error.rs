@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use crate::environment::EnvironmentError;
+use crate::base::environment::EnvironmentError;
 
 /// Why a registry gave nothing, or took nothing.
 #[derive(Debug, thiserror::Error)]

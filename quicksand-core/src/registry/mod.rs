@@ -18,7 +18,7 @@ use reqwest::Method;
 
 pub use error::RegistryError;
 
-use crate::{digest::Digest, environment::Environment};
+use crate::base::{digest::Digest, environment::Environment};
 use credentials::Login;
 use http::{Ask, Http};
 

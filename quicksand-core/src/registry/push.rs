@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 
 use super::{Registry, RegistryError, http::Ask, transfer::again};
-use crate::{digest::Digest, image::MANIFEST};
+use crate::{base::digest::Digest, making::oci::format::MANIFEST};
 
 /// How long one of our chunks may take to go over, over a slow line.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);

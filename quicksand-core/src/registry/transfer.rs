@@ -11,7 +11,7 @@ use reqwest::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
 use super::{LARGEST_DOCUMENT, Registry, RegistryError, http::Ask};
-use crate::digest::Digest;
+use crate::base::digest::Digest;
 
 /// How often something is tried, without a byte more having come.
 const MOST_ATTEMPTS: u32 = 5;

@@ -1,7 +1,7 @@
 //! What a running machine is given after each of its starts: a start, a reboot, a return to a checkpoint, a fork.
 
-use super::{Links, Running};
-use crate::{Result, display::Listener};
+use super::{Links, Running, vnc::Listener};
+use crate::error::Result;
 
 /// Gives the machine by which `running` runs now all that its sandbox has outside of it.
 pub(super) async fn attach(running: &Running) -> Result<()> {

@@ -2,17 +2,25 @@
 
 use std::{path::PathBuf, sync::Mutex, time::Duration};
 
-use super::standby::Ready;
 use super::{
     Life, Sandbox,
+    links::PortForward,
     save::{Saved, check_name},
+    standby::Ready,
+    vnc::Vnc,
 };
 use crate::{
-    Error, Kernel, Network, PortForward, Progress, Reporter, Result, Size, Vnc,
-    admission::Turn,
+    base::{
+        accel::Accel,
+        progress::{Progress, Reporter},
+        size::Size,
+    },
+    error::{Error, Result},
+    host::admission::Turn,
     image::Image,
-    kernel::Boots,
-    machine::{Accel, LEAST_MEMORY, MOST_CPUS, NetworkMode},
+    launch::kernel::{Boots, Kernel},
+    network::private::Network,
+    qemu::machine::{LEAST_MEMORY, MOST_CPUS, NetworkMode},
     vm::Identity,
 };
 
@@ -44,7 +52,7 @@ pub struct SandboxBuilder {
     pub(super) vnc: Option<Vnc>,
     pub(super) extra_arguments: Vec<String>,
     #[cfg(feature = "mounts")]
-    pub(super) mounts: Vec<crate::Mount>,
+    pub(super) mounts: Vec<crate::sandbox::mount::Mount>,
     pub(super) turn: Turn,
     pub(super) ready: Ready,
     pub(super) identity: Identity,

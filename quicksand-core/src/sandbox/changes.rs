@@ -1,7 +1,10 @@
 //! What has changed in a sandbox since it started.
 
 use super::Sandbox;
-use crate::{Error, FindChanges, Result, changes::Subject};
+use crate::{
+    error::{Error, Result},
+    verbs::changes::{FindChanges, Subject},
+};
 
 impl Sandbox {
     /// What has changed in the guest since the sandbox started: files, directories and links that were added, changed or removed;
@@ -10,7 +13,7 @@ impl Sandbox {
     /// the sandbox started from of which it is one.
     ///
     /// Files are those of the guest's disks, on whichever file systems: what is in memory alone, as in `/run`, and what is mounted
-    /// from the host is left out, and so are [`DEFAULT_IGNORED`](crate::changes::DEFAULT_IGNORED) logs and caches. A file that was touched, or
+    /// from the host is left out, and so are [`DEFAULT_IGNORED`](crate::verbs::changes::DEFAULT_IGNORED) logs and caches. A file that was touched, or
     /// written again with what was in it, has not changed.
     ///
     /// It costs nothing until it is asked for. The first time that it is asked for a state, that state is cloned and its files are

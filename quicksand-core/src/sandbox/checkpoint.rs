@@ -10,9 +10,10 @@ use super::{
     running::{Running, lock, to_the_end},
 };
 use crate::{
-    Error, Reporter, Result, Size,
-    admission::{Demand, Slot, Turn},
-    machine::Machine,
+    base::{progress::Reporter, size::Size},
+    error::{Error, Result},
+    host::admission::{Demand, Slot, Turn},
+    qemu::machine::Machine,
     vm::{Identity, Vm},
 };
 

@@ -8,11 +8,11 @@ use std::{
 
 use super::{Life, Sandbox, freeze::Use, running::to_the_end};
 use crate::{
-    Error, Result,
-    cache::Unfinished,
-    command_log::CommandLog,
+    base::cache::Unfinished,
+    error::{Error, Result},
+    guest::command_log::CommandLog,
     host::Host,
-    machine::{Accelerator, NetworkMode},
+    qemu::machine::{Accelerator, NetworkMode},
 };
 
 /// Most lines of the console; what is kept of it is bounded as well.

@@ -4,10 +4,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::running::{Change, Running};
 use crate::{
-    Error, Result,
-    run_dir::RunDir,
-    state::{self, Across, Description, State},
-    vm::{DiskAlone, Rest},
+    error::{Error, Result},
+    image::state::{self, Across, Description, State},
+    vm::{DiskAlone, Rest, run_dir::RunDir},
 };
 
 /// How long a frozen machine is to be of use.

@@ -7,15 +7,20 @@ use std::{
 
 #[cfg(feature = "mounts")]
 use super::mounts::Mounts;
-use super::standby::Taken;
-use super::{DEFAULT_MEMORY, Links, Running, SandboxBuilder, StartKind, StartReport, attach};
+use super::{DEFAULT_MEMORY, Links, Running, SandboxBuilder, StartKind, StartReport, attach, standby::Taken};
 use crate::{
-    Error, Reporter, Result, Size, accel,
-    admission::{Demand, Slot},
-    host::Host,
-    machine::Machine,
-    source::{self, Source},
-    state::State,
+    base::{progress::Reporter, size::Size},
+    error::{Error, Result},
+    host::{
+        Host,
+        admission::{Demand, Slot},
+    },
+    image::state::State,
+    launch::{
+        accel,
+        source::{self, Source},
+    },
+    qemu::machine::Machine,
     vm::{Identity, Outside, Probe, StartCause, Vm},
 };
 
@@ -23,7 +28,8 @@ impl SandboxBuilder {
     pub(super) async fn launch(&self) -> Result<Running> {
         let begun = Instant::now();
         #[cfg(feature = "mounts")]
-        let mounts = self.mounts.iter().cloned().map(crate::Mount::resolved).collect::<Result<Vec<_>>>()?;
+        let mounts =
+            self.mounts.iter().cloned().map(crate::sandbox::mount::Mount::resolved).collect::<Result<Vec<_>>>()?;
         let host = Host::discover()?;
         let source = match &self.image {
             Some(image) => Source::Image(image.clone()),
@@ -203,7 +209,7 @@ pub async fn source_identity(source: &str, saves: &Path, reporter: &Reporter) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::Accelerator;
+    use crate::qemu::machine::Accelerator;
 
     #[test]
     fn a_difference_is_told_in_words() {

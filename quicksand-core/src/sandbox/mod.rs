@@ -1,5 +1,10 @@
 //! [`Sandbox`]: a virtual machine as its user sees it.
 
+pub(crate) mod links;
+#[cfg(feature = "mounts")]
+pub(crate) mod mount;
+pub(crate) mod vnc;
+
 mod attach;
 mod builder;
 mod changes;
@@ -11,7 +16,7 @@ mod launch;
 mod mounts;
 mod network;
 mod running;
-mod save;
+pub(crate) mod save;
 mod standby;
 
 use std::{
@@ -24,11 +29,14 @@ use std::{
 use quicksand_protocol::message::Request;
 
 use crate::{
-    Command, Error, Kernel, Output, Reporter, Result, Size,
-    admission::Turn,
-    command_log::LogEntry,
+    base::{accel::Accel, progress::Reporter, size::Size},
+    error::{Error, Result},
+    guest::command_log::LogEntry,
+    host::admission::Turn,
     image::Image,
-    machine::{Accel, Accelerator, NetworkMode},
+    launch::kernel::Kernel,
+    qemu::machine::{Accelerator, NetworkMode},
+    verbs::command::{Command, Output},
     vm::{Identity, Vm},
 };
 
@@ -39,7 +47,7 @@ pub use launch::source_identity;
 use network::Links;
 use running::{Running, Watcher, to_the_end};
 pub use save::{SaveReport, Saved};
-pub(crate) use save::{check_name, make_saves_dir, save_lock_name};
+pub(crate) use save::{make_saves_dir, save_lock_name};
 pub use standby::Standby;
 
 /// Memory of a guest unless it is told otherwise.
@@ -158,7 +166,7 @@ impl Sandbox {
     /// Starts it: from the frozen state where there is one, else from the disk of the save, else by booting the image.
     ///
     /// The first machine of a process waits until memory and processors leave room for it beside all others of the user; see
-    /// `QUICKSAND_JOBS` and `QUICKSAND_MEMORY_BUDGET` in [`environment`](crate::environment). Further ones start at once.
+    /// `QUICKSAND_JOBS` and `QUICKSAND_MEMORY_BUDGET` in [`environment`](crate::base::environment). Further ones start at once.
     ///
     /// # Errors
     ///

@@ -19,14 +19,14 @@ use quicksand_protocol::message::{self, Request};
 
 use super::{
     Sandbox, SandboxBuilder,
+    mount::{self, ActiveMount, Mount},
     running::{Running, lock, to_the_end},
 };
 use crate::{
-    Error, Result,
-    changes::survey,
+    error::{Error, Result},
     guest::ChannelError,
-    mount::{self, ActiveMount, Mount},
     qemu::Process,
+    verbs::changes::survey,
     vm::Vm,
 };
 

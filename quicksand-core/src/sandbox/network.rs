@@ -13,10 +13,14 @@ use quicksand_protocol::{
 };
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::{Running, Sandbox, SandboxBuilder, running::lock};
+use super::{
+    Running, Sandbox, SandboxBuilder,
+    links::{Current, HostPort, Listener, Names, PortForward, Task},
+    running::lock,
+};
 use crate::{
-    Error, Network, PortForward, Result,
-    network::{Current, HostPort, Listener, Membership, Names, Task, private},
+    error::{Error, Result},
+    network::private::{self, Membership, Network},
     vm::{Outside, Vm},
 };
 

@@ -15,19 +15,15 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Links, StartReport, attach};
+use super::{Links, StartReport, attach, links::Current, vnc::Listener};
 use crate::{
-    Error, Result,
-    admission::Slot,
-    command_log::CommandLog,
-    display::Listener,
-    guest::ChannelError,
-    host::Host,
-    kernel::Boots,
-    network::Current,
-    source,
-    state::State,
-    vm::{End, Identity, Outside, Rebooter, Restarts, StartCause, StartError, Vm, Warnings, last_lines},
+    base::printed::last_lines,
+    error::{Error, Result},
+    guest::{ChannelError, command_log::CommandLog},
+    host::{Host, admission::Slot},
+    image::state::State,
+    launch::{kernel::Boots, source},
+    vm::{End, Identity, Outside, Rebooter, Restarts, StartCause, StartError, Vm, Warnings},
 };
 
 /// How long a machine runs that does not reboot again and again.

@@ -1,5 +1,6 @@
 //! Saves: a running sandbox written down, and those that the harness makes once.
 
+use crate::base::names;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -8,11 +9,10 @@ use std::{
 
 use super::{Sandbox, SandboxBuilder, freeze::Use, running::to_the_end};
 use crate::{
-    Error, Result,
-    cache::{CacheError, Lock, Unfinished},
+    base::cache::{CacheError, Lock, Unfinished},
+    error::{Error, Result},
     host::Host,
-    source,
-    state::State,
+    image::state::State,
 };
 
 /// How long another process may take to write the save that we want to write.
@@ -94,7 +94,7 @@ impl SandboxBuilder {
     pub async fn lock_save(&self, patience: Duration) -> Result<Lock> {
         let (_, directory) = self.save_directory()?;
         make_saves_dir(&directory)?;
-        let name = format!("make-{}", source::short_key(&directory.to_string_lossy()));
+        let name = format!("make-{}", crate::base::digest::short_key(&directory.to_string_lossy()));
         Ok(Host::discover()?.cache.lock(&name, patience).await?)
     }
 
@@ -105,16 +105,14 @@ impl SandboxBuilder {
     }
 }
 
+/// Checks that a save may have this name.
 pub(crate) fn check_name(name: &str) -> Result<()> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric();
-    let mut bytes = name.bytes();
-    let fits = bytes.next().is_some_and(plain) && bytes.all(|b| plain(b) || b"._-".contains(&b)) && name.len() <= 64;
-    if fits { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
+    if names::is_fit(name) { Ok(()) } else { Err(Error::BadName { name: name.to_owned() }) }
 }
 
 /// The name of the lock that whoever writes a save holds.
 pub(crate) fn save_lock_name(directory: &Path) -> String {
-    format!("save-{}", source::short_key(&directory.to_string_lossy()))
+    format!("save-{}", crate::base::digest::short_key(&directory.to_string_lossy()))
 }
 
 /// Makes the directory of the saves, and keeps it out of version control: saves are large, and made from what is under it.

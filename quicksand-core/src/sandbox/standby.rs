@@ -5,11 +5,16 @@ use std::sync::{Arc, Mutex};
 
 use super::{DEFAULT_MEMORY, SandboxBuilder, running::lock};
 use crate::{
-    Error, Result, accel,
-    admission::{Demand, Slot},
-    host::Host,
-    machine::{Machine, NetworkMode},
-    source::{self, Source},
+    error::{Error, Result},
+    host::{
+        Host,
+        admission::{Demand, Slot},
+    },
+    launch::{
+        accel,
+        source::{self, Source},
+    },
+    qemu::machine::{Machine, NetworkMode},
     vm::{Aside, Loaded, Probe},
 };
 
@@ -55,7 +60,7 @@ impl SandboxBuilder {
         let machine = Machine {
             memory: self
                 .memory_size()?
-                .map(crate::Size::bytes)
+                .map(crate::base::size::Size::bytes)
                 .or(saved.map(|machine| machine.memory))
                 .unwrap_or(DEFAULT_MEMORY.bytes()),
             cpus: self.cpus.or(saved.map(|machine| machine.cpus)).unwrap_or(1),

@@ -14,7 +14,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{image::Image, qcow2::Qcow2Error, state::StateError};
+use crate::{
+    image::{Image, state::StateError},
+    qemu::qcow2::Qcow2Error,
+};
 
 /// The version that this code writes, and the highest that it reads.
 const VERSION: u32 = 1;

@@ -10,7 +10,10 @@ use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest, Sha256};
 
 use super::archive::{ArchiveError, Entry, INDEX, Index, LONGEST_PATH, MANIFEST};
-use crate::{Reporter, random, state::State};
+use crate::{
+    base::{progress::Reporter, random},
+    image::state::State,
+};
 
 /// Half as large as uncompressed, and not much larger than with the highest level, which takes four times as long.
 const LEVEL: u32 = 3;

@@ -11,12 +11,22 @@ use sha2::{Digest, Sha256};
 
 use super::archive::{ArchiveError, Entry, INDEX, Index, LARGEST_TEXT, MANIFEST};
 use crate::{
-    Error, Reporter, Result, Size,
-    cache::{CacheError, Unfinished},
-    image::Image,
-    machine::{LEAST_MEMORY, MOST_CPUS},
-    plain_file, qcow2, random,
-    state::{Manifest, State},
+    base::{
+        cache::{CacheError, Unfinished},
+        plain_file,
+        progress::Reporter,
+        random,
+        size::Size,
+    },
+    error::{Error, Result},
+    image::{
+        Image,
+        state::{Manifest, State},
+    },
+    qemu::{
+        machine::{LEAST_MEMORY, MOST_CPUS},
+        qcow2,
+    },
 };
 
 /// Free space that is left when all is unpacked.

@@ -1,5 +1,11 @@
 //! [`Saves`]: the saves of a project, and their way to another one as a file.
 
+#[cfg(feature = "oci")]
+pub(crate) mod artifact;
+#[cfg(feature = "oci")]
+pub(crate) mod image_share;
+pub(crate) mod kept;
+
 pub(crate) mod archive;
 mod export;
 pub(crate) mod import;
@@ -15,11 +21,15 @@ use std::{
 pub use archive::ArchiveError;
 
 use crate::{
-    Error, Reporter, Result, Size,
-    cache::{Cache, Lock, discard},
-    environment::Environment,
-    sandbox::{DEFAULT_SAVES_DIR, check_name, make_saves_dir, save_lock_name},
-    state::State,
+    base::{
+        cache::{Cache, Lock, discard},
+        environment::Environment,
+        progress::Reporter,
+        size::Size,
+    },
+    error::{Error, Result},
+    image::state::State,
+    sandbox::{DEFAULT_SAVES_DIR, make_saves_dir, save::check_name, save_lock_name},
 };
 
 /// How long another process may take to write the save that we want to write.

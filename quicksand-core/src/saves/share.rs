@@ -5,22 +5,25 @@ use std::{fs, path::PathBuf};
 use super::{
     PATIENCE, Save, Saves,
     archive::{Entry, MANIFEST},
-    export,
-    import::{As, check_content, check_space},
-};
-use crate::{
-    Error, Reporter, Result, Size,
     artifact::{
         Artifact, Pulled, Pushed, Wanted, WithMemory, fit,
         format::{Kind, Maker, is_memory},
         push,
     },
-    cache::{Cache, Unfinished},
+    blocking, export,
+    image_share::likely_files,
+    import::{As, check_content, check_space},
+};
+use crate::{
+    base::{
+        cache::{Cache, Unfinished},
+        progress::Reporter,
+        size::Size,
+    },
+    error::{Error, Result},
     host::Host,
-    image::likely_files,
-    sandbox::{check_name, make_saves_dir, save_lock_name},
-    saves::blocking,
-    state::{Manifest, State},
+    image::state::{Manifest, State},
+    sandbox::{make_saves_dir, save::check_name, save_lock_name},
 };
 
 impl Saves {

@@ -22,18 +22,18 @@ use super::{
     cards::Cards,
     failure::{Stage, StartCause},
     guest_watch::GuestWatch,
-    printable,
+    run_dir::RunDir,
     start::{Launched, empty_memory, launch, watch},
     warnings::Warnings,
     way_out::WayOut,
 };
 use crate::{
-    Error,
+    base::{compression::unpacked, printed::printable},
+    error::Error,
     guest::{Channel, FirstWords, OfferedFiles, Opening, first_words},
     host::Host,
-    image::{initramfs_archive, unpacked},
-    machine::{Begin, Machine},
-    run_dir::RunDir,
+    image::initramfs::archive as initramfs_archive,
+    qemu::machine::{Begin, Machine},
 };
 
 /// What a machine boots.

@@ -5,9 +5,9 @@ use std::path::Path;
 use quicksand_protocol::network::MOST_PRIVATE_CARDS;
 
 use crate::{
-    Error,
-    machine::PrivateCard,
-    network::{Membership, private::Plugged},
+    error::Error,
+    network::private::{Membership, Plugged},
+    qemu::machine::PrivateCard,
 };
 
 /// The cards, for as long as the machine runs.

@@ -3,6 +3,7 @@
 //! Not a file: a guest that prints for ever would fill the host's disk. Read by a thread of its own, so that the guest does not
 //! wait for a test that is busy with something else.
 
+use crate::base::printed::printable;
 use std::{
     collections::VecDeque,
     io::Read,
@@ -128,40 +129,10 @@ fn last_words(text: &str, count: usize) -> String {
     lines[start..].iter().take(count).copied().collect::<Vec<_>>().join("\n")
 }
 
-/// The last lines of a text.
-pub(crate) fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
-/// A line without control characters and the escape sequences that they begin.
-pub(crate) fn printable(line: &str) -> String {
-    let mut out = String::new();
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == '\x1b' {
-            if chars.next_if_eq(&'[').is_some() {
-                // A control sequence ends with its first letter or the like.
-                while chars.next().is_some_and(|c| !('\x40'..='\x7e').contains(&c)) {}
-            } else {
-                chars.next();
-            }
-        } else if !c.is_control() || c == '\t' {
-            out.push(c);
-        }
-    }
-    out.trim_end().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
-
-    #[test]
-    fn it_can_not_reach_the_terminal() {
-        assert_eq!(printable("\x1b[2J\x1b]0;title\x07a\x1b[0;1;31mb\x1b[0m\r\tc\x08"), "0;titleab\tc");
-    }
 
     #[test]
     fn a_panic_is_shown_however_long_its_trace_is() {

@@ -5,14 +5,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Vm;
-use crate::Error;
+use crate::error::Error;
 
 /// QEMU's arguments for the controller that such disks hang on. The machine's own bus takes nothing while it runs.
 pub(crate) const CONTROLLER: [&str; 2] = ["-device", "virtio-scsi-pci,id=disks,addr=0x8"];
 
 impl Vm {
     /// Gives a machine that has the [`CONTROLLER`] a disk that it can only read, as the logical unit of that number. It is a qcow2 whose
-    /// header must have been [checked](crate::qcow2::check).
+    /// header must have been [checked](crate::qemu::qcow2::check).
     pub(crate) async fn add_disk(&self, unit: u8, path: &Path) -> Result<(), Error> {
         let name = format!("disk{unit}");
         self.qmp.execute("blockdev-add", node(&name, path)).await?;

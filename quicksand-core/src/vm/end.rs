@@ -6,10 +6,8 @@ use quicksand_protocol::message::Request;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::{
-    Stage, StartCause, StartError, Vm, console::PANIC, last_lines, start::running_jobs, stillness::has_nothing_to_do,
-};
-use crate::{Error, guest::ChannelError, qemu::qmp::QmpError};
+use super::{Stage, StartCause, StartError, Vm, console::PANIC, start::running_jobs, stillness::has_nothing_to_do};
+use crate::{base::printed::last_lines, error::Error, guest::ChannelError, qemu::qmp::QmpError};
 
 /// How long QEMU may take to end once its channels are closed, and what it and the guest said last to be read. Milliseconds, on a host
 /// that is not overloaded.

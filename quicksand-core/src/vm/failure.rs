@@ -1,9 +1,19 @@
 //! Why a machine did not start: the stage, the cause, QEMU's own words, the last lines of the console, what to do.
 
-use std::{fmt, fs, io::Read, io::Seek, io::SeekFrom, path::Path, process::ExitStatus, time::Duration};
+use std::{
+    fmt, fs,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    process::ExitStatus,
+    time::Duration,
+};
 
-use super::console::{Console, last_lines, printable};
-use crate::{guest::ChannelError, qemu::qmp::QmpError};
+use super::console::Console;
+use crate::{
+    base::printed::{last_lines, printable},
+    guest::ChannelError,
+    qemu::qmp::QmpError,
+};
 
 /// Lines of the console, and of QEMU's own words, that an error shows.
 const LINES: usize = 40;

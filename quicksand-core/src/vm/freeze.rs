@@ -12,12 +12,14 @@ use tokio::time::{sleep, timeout};
 
 use super::{Vm, start::empty_overlay, video};
 use crate::{
-    Error,
+    error::Error,
     guest::ChannelError,
     host::Host,
-    machine::{ROOT_NODE, overlay_node},
-    memory::{MemoryError, copy_private_pages, copy_sparse},
-    state::{devices_path, memory_path, video_path},
+    image::state::{devices_path, memory_path, video_path},
+    qemu::{
+        machine::{ROOT_NODE, overlay_node},
+        memory::{MemoryError, copy_private_pages, copy_sparse},
+    },
 };
 
 /// How long the guest may take to write its caches to its disk.

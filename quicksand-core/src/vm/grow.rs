@@ -6,7 +6,7 @@ use quicksand_protocol::message::Request;
 use serde_json::json;
 
 use super::{Vm, freeze::top_node};
-use crate::{Error, Size};
+use crate::{base::size::Size, error::Error};
 
 /// How long the guest may take to use the new part of its disk, and for each GiB of it: a small file system has small parts, of
 /// which it makes more.

@@ -16,9 +16,9 @@ use tokio::{
 use super::{console::Console, silence::Silence};
 use crate::{
     guest::{Channel, ChannelError},
-    machine::AGENT_PORT,
     qemu::{
         Process,
+        machine::AGENT_PORT,
         qmp::{Event, Qmp},
     },
 };

@@ -5,6 +5,9 @@
 //! - [`discard`](Vm::discard) and [`go_down`](Vm::go_down) end it, whoever still uses it;
 //! - dropping it throws it away.
 
+pub mod inventory;
+pub(crate) mod run_dir;
+
 mod boot;
 mod cards;
 mod console;
@@ -27,7 +30,6 @@ mod way_out;
 use std::{path::PathBuf, sync::Arc};
 
 pub(crate) use boot::Boot;
-pub(crate) use console::{last_lines, printable};
 pub(crate) use end::End;
 pub use failure::{Stage, StartCause, StartError};
 pub(crate) use freeze::{DiskAlone, Rest};
@@ -38,18 +40,23 @@ pub(crate) use warnings::Warnings;
 use tokio::sync::Mutex;
 
 use crate::{
-    Error, Size, Vnc,
+    base::size::Size,
+    error::Error,
     guest::{Channel, ChannelError},
-    inventory::MachineDetails,
-    machine::{Machine, NetworkMode},
-    network::Membership,
-    qemu::{Process, qmp::Qmp},
-    run_dir::RunDir,
-    state::State,
+    image::state::State,
+    network::private::Membership,
+    qemu::{
+        Process,
+        machine::{Machine, NetworkMode},
+        qmp::Qmp,
+    },
+    sandbox::vnc::Vnc,
 };
 use cards::Cards;
 use console::Console;
 use guest_watch::GuestWatch;
+use inventory::MachineDetails;
+use run_dir::RunDir;
 use way_out::WayOut;
 
 /// A running machine. Dropping it kills it and removes its files, in the order of the fields.

@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{console::printable, failure::StartCause};
-use crate::Error;
+use super::failure::StartCause;
+use crate::{base::printed::printable, error::Error};
 
 /// So many in a row are a loop. A system may well reboot once or twice before it is up, as one that gives its files labels or takes up a
 /// new kernel.

@@ -5,8 +5,10 @@ use std::{
     fs::{self, File},
     future::Future,
     io,
-    os::fd::{AsFd, AsRawFd},
-    os::unix::net::UnixStream as StdUnixStream,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     sync::Arc,
@@ -26,29 +28,32 @@ use super::{
     Boot, Disk, Life, Outside, Vm,
     boot::boot_disk,
     cards::Cards,
-    console::{Console, printable},
+    console::Console,
     end::LAST_WORDS,
     failure::{Stage, StartCause, StartError},
     guest_watch::GuestWatch,
     restarts::Restarts,
+    run_dir::RunDir,
     video,
     warnings::Warnings,
     way_out::WayOut,
 };
 use crate::{
-    Error,
-    cache::{Cache, CacheError, UNFINISHED, touch},
+    base::{
+        cache::{Cache, CacheError, UNFINISHED, touch},
+        printed::printable,
+        random,
+    },
+    error::Error,
     guest::{Channel, ChannelError, Opening, Operation},
     host::Host,
-    machine::{Begin, Instance, Machine, NetworkMode, Plug, PrivateCard},
+    image::state::State,
     network::passt::{DNS, GATEWAY, GUEST_ADDRESS, PREFIX},
     qemu::{
         Process,
+        machine::{Begin, Instance, Machine, NetworkMode, Plug, PrivateCard},
         qmp::{Event, Qmp},
     },
-    random,
-    run_dir::RunDir,
-    state::State,
 };
 
 /// How long QEMU may take to answer on its control channel, and to load a state.

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::{
-    Error,
-    machine::SCREEN,
-    memory::{Region, copy_region, fill_region},
-    qemu::qmp::{Qmp, QmpError},
+    error::Error,
+    qemu::{
+        machine::SCREEN,
+        memory::{Region, copy_region, fill_region},
+        qmp::{Qmp, QmpError},
+    },
 };
 
 use super::freeze::blocking;

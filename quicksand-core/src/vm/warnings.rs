@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quicksand_protocol::message::{Done, LONGEST_WARNING, MOST_WARNINGS};
 
-use super::printable;
+use crate::base::printed::printable;
 
 /// The warnings of a machine, each once, in the order in which they came.
 #[derive(Debug, Default)]

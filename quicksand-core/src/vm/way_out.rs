@@ -9,9 +9,11 @@ use serde_json::json;
 
 use crate::{
     host::Host,
-    machine::{NetworkMode, Plug, backends, plug_ids},
     network::passt::{self, Passt},
-    qemu::qmp::{Qmp, QmpError},
+    qemu::{
+        machine::{NetworkMode, Plug, backends, plug_ids},
+        qmp::{Qmp, QmpError},
+    },
 };
 
 /// Where a running guest's own card leads.

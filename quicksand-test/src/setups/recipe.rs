@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use quicksand_core::tree;
+use quicksand_core::harness::tree;
 
 use super::registry::Layer;
 use crate::meta::{MachineMeta, Work};
