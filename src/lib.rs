@@ -81,10 +81,8 @@ pub mod images {
     };
 }
 
-/// The examples of the README, which are compiled as tests of the documentation.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-mod readme {}
+mod book;
 
 /// What the macros need. Not for anyone else: it changes without notice.
 #[doc(hidden)]

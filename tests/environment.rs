@@ -15,7 +15,7 @@ fn every_variable_is_in_the_tables_of_the_documentation() {
         .filter_map(|line| line.strip_prefix("//! "))
         .map(|line| format!("{line}\n"))
         .collect();
-    for (file, text) in [("README.md", include_str!("../README.md")), ("src/lib.rs", &library)] {
+    for (file, text) in [("docs/environment.md", include_str!("../docs/environment.md")), ("src/lib.rs", &library)] {
         assert!(text.contains(&rows), "{file} needs these rows:\n{rows}");
         assert_eq!(text.matches("| `QUICKSAND_").count(), VARIABLES.len(), "{file} has other rows");
     }
