@@ -28,19 +28,19 @@
 //!
 //! | variable | value | meaning |
 //! | --- | --- | --- |
-//! | `QUICKSAND_ACCEL` | auto, kvm, hvf, whpx or tcg | what runs the guest's code where neither a test nor a program chose; default auto |
-//! | `QUICKSAND_CACHE_DIR` | an absolute path | where images and warm states are kept; default ~/.cache/quicksand, heeding XDG_CACHE_HOME |
-//! | `QUICKSAND_CASES` | check or overwrite | whether case files are held against what their commands do, or rewritten; default check |
+//! | `QUICKSAND_ACCEL` | auto, kvm, hvf, whpx or tcg | what runs the guest's code, unless a test or a program chooses; default auto |
+//! | `QUICKSAND_CACHE_DIR` | an absolute path | where images and warm states are kept; default ~/.cache/quicksand, or quicksand in XDG_CACHE_HOME |
+//! | `QUICKSAND_CASES` | check or overwrite | whether case files are compared with what their commands do, or rewritten; default check |
 //! | `QUICKSAND_JOBS` | a number from 1 | how many machines run at once, over all test processes; default by processors and memory |
-//! | `QUICKSAND_JUNIT` | a path | where the runner of `quicksand::main!` writes its JUnit report: a file, or a directory for one of each test program; default nowhere |
-//! | `QUICKSAND_KEEP` | always, failed or never | of which tests the whole machine is kept to be entered later; default failed |
-//! | `QUICKSAND_MEMORY_BUDGET` | an amount of memory such as 4G | how much memory all machines take together; default by what the host has |
-//! | `QUICKSAND_MIRROR` | a URL that starts with https:// or http:// | where files of images are looked for before their publishers; default what quicksand.toml says |
-//! | `QUICKSAND_OFFLINE` | 1 or 0 | whether images are taken from the cache alone, and nothing is fetched; default 0 |
-//! | `QUICKSAND_PASST` | a path or a name | the passt that leads the network `full` out; default passt on the path, and QEMU's own network where there is none |
+//! | `QUICKSAND_JUNIT` | a path | where the runner of `quicksand::main!` writes its JUnit report: a file, or a directory with a report of each test program; default nowhere |
+//! | `QUICKSAND_KEEP` | always, failed or never | which tests keep their whole machine, to be entered later; default failed |
+//! | `QUICKSAND_MEMORY_BUDGET` | an amount of memory such as 4G | how much memory all machines together may take; default by the memory of the host |
+//! | `QUICKSAND_MIRROR` | a URL that starts with https:// or http:// | a server that is asked for files of images before their publishers; default what quicksand.toml says |
+//! | `QUICKSAND_OFFLINE` | 1 or 0 | whether images come from the cache only, and nothing is fetched; default 0 |
+//! | `QUICKSAND_PASST` | a path or a name | the passt that connects the network `full`; default passt on the path, or QEMU's own network if there is none |
 //! | `QUICKSAND_QEMU` | a path or a name | the QEMU to use; default qemu-system-ARCH on the path |
-//! | `QUICKSAND_REQUIRE` | 1 or 0 | whether a test fails, rather than being skipped, where the host lacks what it requires; default 1 where CI is set, else 0 |
-//! | `QUICKSAND_RETRIES` | a number from 0 to 255 | how often the runner of `quicksand::main!` tries a test again that fails; default what the test's `retries` says, or 0 |
+//! | `QUICKSAND_REQUIRE` | 1 or 0 | whether a test fails, rather than being skipped, if the host lacks what it requires; default 1 if CI is set, else 0 |
+//! | `QUICKSAND_RETRIES` | a number from 0 to 255 | how often the runner of `quicksand::main!` tries a failed test again; default what the test's `retries` says, or 0 |
 //! | `QUICKSAND_UPDATE` | 1, 0, or names of saves with commas between them | which saves of setups are made again, once in this run; default 0 |
 //!
 //! An empty variable is one that is not set. A wrong value is refused with the right ones, and so is a `QUICKSAND_` variable

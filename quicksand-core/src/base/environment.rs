@@ -31,17 +31,17 @@ pub struct Variable {
 const ACCEL: Variable = Variable {
     name: "QUICKSAND_ACCEL",
     accepted: "auto, kvm, hvf, whpx or tcg",
-    meaning: "what runs the guest's code where neither a test nor a program chose; default auto",
+    meaning: "what runs the guest's code, unless a test or a program chooses; default auto",
 };
 const CACHE_DIR: Variable = Variable {
     name: "QUICKSAND_CACHE_DIR",
     accepted: "an absolute path",
-    meaning: "where images and warm states are kept; default ~/.cache/quicksand, heeding XDG_CACHE_HOME",
+    meaning: "where images and warm states are kept; default ~/.cache/quicksand, or quicksand in XDG_CACHE_HOME",
 };
 const CASES: Variable = Variable {
     name: "QUICKSAND_CASES",
     accepted: "check or overwrite",
-    meaning: "whether case files are held against what their commands do, or rewritten; default check",
+    meaning: "whether case files are compared with what their commands do, or rewritten; default check",
 };
 const JOBS: Variable = Variable {
     name: "QUICKSAND_JOBS",
@@ -51,32 +51,32 @@ const JOBS: Variable = Variable {
 const JUNIT: Variable = Variable {
     name: "QUICKSAND_JUNIT",
     accepted: "a path",
-    meaning: "where the runner of `quicksand::main!` writes its JUnit report: a file, or a directory for one of each test program; default nowhere",
+    meaning: "where the runner of `quicksand::main!` writes its JUnit report: a file, or a directory with a report of each test program; default nowhere",
 };
 const KEEP: Variable = Variable {
     name: "QUICKSAND_KEEP",
     accepted: "always, failed or never",
-    meaning: "of which tests the whole machine is kept to be entered later; default failed",
+    meaning: "which tests keep their whole machine, to be entered later; default failed",
 };
 const MEMORY_BUDGET: Variable = Variable {
     name: "QUICKSAND_MEMORY_BUDGET",
     accepted: "an amount of memory such as 4G",
-    meaning: "how much memory all machines take together; default by what the host has",
+    meaning: "how much memory all machines together may take; default by the memory of the host",
 };
 const MIRROR: Variable = Variable {
     name: "QUICKSAND_MIRROR",
     accepted: "a URL that starts with https:// or http://",
-    meaning: "where files of images are looked for before their publishers; default what quicksand.toml says",
+    meaning: "a server that is asked for files of images before their publishers; default what quicksand.toml says",
 };
 const OFFLINE: Variable = Variable {
     name: "QUICKSAND_OFFLINE",
     accepted: "1 or 0",
-    meaning: "whether images are taken from the cache alone, and nothing is fetched; default 0",
+    meaning: "whether images come from the cache only, and nothing is fetched; default 0",
 };
 const PASST: Variable = Variable {
     name: "QUICKSAND_PASST",
     accepted: "a path or a name",
-    meaning: "the passt that leads the network `full` out; default passt on the path, and QEMU's own network where there is none",
+    meaning: "the passt that connects the network `full`; default passt on the path, or QEMU's own network if there is none",
 };
 const QEMU: Variable = Variable {
     name: "QUICKSAND_QEMU",
@@ -86,12 +86,12 @@ const QEMU: Variable = Variable {
 const REQUIRE: Variable = Variable {
     name: "QUICKSAND_REQUIRE",
     accepted: "1 or 0",
-    meaning: "whether a test fails, rather than being skipped, where the host lacks what it requires; default 1 where CI is set, else 0",
+    meaning: "whether a test fails, rather than being skipped, if the host lacks what it requires; default 1 if CI is set, else 0",
 };
 const RETRIES: Variable = Variable {
     name: "QUICKSAND_RETRIES",
     accepted: "a number from 0 to 255",
-    meaning: "how often the runner of `quicksand::main!` tries a test again that fails; default what the test's `retries` says, or 0",
+    meaning: "how often the runner of `quicksand::main!` tries a failed test again; default what the test's `retries` says, or 0",
 };
 const UPDATE: Variable = Variable {
     name: "QUICKSAND_UPDATE",
