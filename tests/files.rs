@@ -41,11 +41,30 @@ async fn a_file_is_written_and_read(sb: Sandbox) -> quicksand::Result<()> {
 
 #[sandbox_test(image = "debian")]
 async fn what_can_not_be_read_or_written_says_why(sb: Sandbox) -> quicksand::Result<()> {
-    sb.execute("mkfifo /root/pipe").await?;
+    let host = tempfile::tempdir().unwrap();
+    fs::write(host.path().join("pipe"), "x").unwrap();
+    // One that nobody has open, one that somebody reads, and one that somebody writes.
+    sb.execute(
+        "cd /root; mkfifo pipe read written; ln -s pipe link; mkdir /opt/of; mkfifo /opt/of/pipe; (cat read; touch got) & sleep 1000 >written &
+         perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => q(/root/socket), Listen => 1) or die'",
+    )
+    .await?;
     let cases = [
         (sb.read_file("/root/pipe").await.map(drop), "a named pipe"),
-        // As the kernel says it, since nobody reads from it.
-        (sb.write_file("/root/pipe", "x").await, "No such device"),
+        (sb.read_file("/root/written").await.map(drop), "a named pipe"),
+        (sb.read_file("/root/link").await.map(drop), "a named pipe"),
+        (sb.write_file("/root/pipe", "x").await, "a named pipe"),
+        (sb.write_file("/root/read", "x").await, "a named pipe"),
+        (sb.upload("/etc/passwd", "/root/pipe").await, "a named pipe"),
+        (sb.upload("/etc/passwd", "/root/read").await, "a named pipe"),
+        (sb.upload(host.path(), "/opt/of").await, "at /opt/of/pipe: it is a named pipe"),
+        (sb.download("/root/pipe", "/tmp/quicksand-never").await, "neither a file nor a directory"),
+        (sb.read_file("/root/socket").await.map(drop), "a socket"),
+        (sb.write_file("/root/socket", "x").await, "a socket"),
+        (sb.upload("/etc/passwd", "/root/socket").await, "a socket"),
+        (sb.read_file("/dev/zero").await.map(drop), "a device"),
+        (sb.write_file("/dev/null", "x").await, "a device"),
+        (sb.upload("/etc/passwd", "/dev/null").await, "a device"),
         (sb.read_file("/no/such").await.map(drop), "No such file"),
         (sb.read_file("relative").await.map(drop), "not absolute"),
         (sb.read_file("/etc").await.map(drop), "Is a directory"),
@@ -61,8 +80,9 @@ async fn what_can_not_be_read_or_written_says_why(sb: Sandbox) -> quicksand::Res
         assert!(matches!(error, Error::Guest(_)) && error.to_string().contains(word), "{word}: {error}");
     }
     assert!(matches!(sb.upload("/no/such/file", "/root/x").await, Err(Error::Io { .. })));
-    // The channel is none the worse for it.
-    assert_eq!(sb.execute("echo ok").await?.stdout, "ok\n");
+    // Neither they nor the channel are the worse for it.
+    let is_there = "test -p pipe -a -p read -a -S socket -a -c /dev/null -a ! -e got && echo ok";
+    assert_eq!(sb.command("sh").args(["-c", is_there]).current_dir("/root").output().await?.stdout, "ok\n");
     Ok(())
 }
 

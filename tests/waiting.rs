@@ -181,8 +181,15 @@ async fn a_line_appears_in_a_file(sb: Sandbox) -> quicksand::Result<()> {
     assert!(matches!(sb.wait_for_line("/tmp/log", "[").await, Err(Error::BadPattern { .. })));
     // One that never ends, whose lines don't either, does not hold up the deadline.
     let begun = Instant::now();
-    assert!(seen(sb.wait_for_line("/dev/zero", "x").timeout(SHORT).await.unwrap_err()).is_empty());
+    sb.execute("truncate -s 1T /root/endless").await?;
+    assert!(seen(sb.wait_for_line("/root/endless", "x").timeout(SHORT).await.unwrap_err()).is_empty());
     assert!(begun.elapsed() < SHORT + Duration::from_secs(30), "{:?}", begun.elapsed());
+    // What is no file has no lines, and is not waited at.
+    sb.execute("mkfifo /root/pipe").await?;
+    for (path, what) in [("/root/pipe", "it is a named pipe"), ("/dev/zero", "it is a device")] {
+        let error = sb.wait_for_line(path, "x").timeout(SHORT).await.unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, Metadata, OpenOptions},
+    fs::{self, File, FileType, Metadata, OpenOptions},
     io::{self, Read, Write},
     os::unix::{
         ffi::OsStrExt,
@@ -65,6 +65,9 @@ pub(crate) fn unpack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fa
             } else if target == path {
                 replace(&mut entry, &target)?;
             } else {
+                if let Ok(metadata) = fs::symlink_metadata(&target) {
+                    check(metadata.file_type()).map_err(|e| at(&target, e))?;
+                }
                 entry.unpack(&target)?;
             }
         }
@@ -80,6 +83,10 @@ pub(crate) fn unpack(path: &[u8], operation: &Arc<Operation>) -> Result<Done, Fa
 fn replace<R: io::Read>(entry: &mut tar::Entry<'_, R>, target: &Path) -> io::Result<()> {
     // What ends with a slash is the name of a directory to the kernel.
     let target = &target.components().collect::<PathBuf>();
+    // Whoever writes or reads there would wait for ever at what has lost its name.
+    if let Ok(metadata) = fs::symlink_metadata(target) {
+        check(metadata.file_type())?;
+    }
     let beside = target.with_file_name(format!(".quicksand-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     let placed = entry.unpack(&beside).and_then(|_| fs::rename(&beside, target));
     if placed.is_err() {
@@ -161,14 +168,27 @@ impl std::error::Error for AtFile {
     }
 }
 
-/// Opens anything but a named pipe: that would wait for who is at its other end, without an end.
-fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    // To open one is then over at once.
-    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.file_type().is_fifo() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a named pipe; have a command read or write it"));
+/// Opens a file or a directory. Anything else is refused in words: a pipe would wait for who is at its other end, and a device may have
+/// no end.
+pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // Before it is opened, which sockets refuse in words of the kernel's, and which some devices take for a request.
+    if let Ok(metadata) = fs::metadata(path) {
+        check(metadata.file_type())?;
     }
+    // A pipe that has just taken its place does not hold us up either.
+    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
+    check(file.metadata()?.file_type())?;
     Ok(file)
+}
+
+fn check(kind: FileType) -> io::Result<()> {
+    let what = match kind {
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        kind if kind.is_block_device() || kind.is_char_device() => "a device",
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}; have a command read or write it")))
 }
 
 fn copy(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<Done> {

@@ -12,7 +12,7 @@ use std::{
 
 use quicksand_protocol::message::{Done, Failure, stream};
 
-use crate::operation::Operation;
+use crate::{files, operation::Operation};
 
 /// How long to rest where there is nothing new.
 const STEP: Duration = Duration::from_millis(20);
@@ -60,7 +60,7 @@ impl Follower {
     fn step(&mut self, path: &Path, output: &mut impl Write) -> io::Result<bool> {
         let open = match &mut self.open {
             Some(open) => open,
-            None => self.open.insert(Open { file: File::open(path)?, len: 0 }),
+            None => self.open.insert(Open { file: files::open(File::options().read(true), path)?, len: 0 }),
         };
         let mut buffer = vec![0; 32 * 1024];
         let len = open.file.read(&mut buffer)?;

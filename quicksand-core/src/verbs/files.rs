@@ -45,7 +45,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::Guest`] where the guest can't read it; [`Error::TooLong`].
+    /// [`Error::Guest`] where the guest can't read it, or where it is a pipe, a socket or a device; [`Error::TooLong`].
     pub async fn read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {
         self.read_file_up_to(path.as_ref(), READ_LIMIT).await
     }
@@ -77,7 +77,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::Guest`] where the guest can't write it.
+    /// [`Error::Guest`] where the guest can't write it, or where it is a pipe, a socket or a device.
     pub async fn write_file(&self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
         let vm = self.vm().await?;
         let path = path.as_ref().as_os_str().as_bytes().to_vec();
@@ -102,7 +102,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], with the file, where the host can't read it; [`Error::Guest`] where the guest can't write.
+    /// [`Error::Io`], with the file, where the host can't read it; [`Error::Guest`] where the guest can't write, or where a file is to
+    /// go in place of a pipe, a socket or a device.
     pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let from = from.as_ref().to_owned();
         self.send_archive(to.as_ref(), move |writer| pack(&from, writer)).await
