@@ -60,7 +60,6 @@ pub use quicksand_core::{
 };
 #[cfg(feature = "mounts")]
 pub use quicksand_core::{ActiveMount, Mount};
-#[cfg(feature = "oci")]
 pub use quicksand_core::{Pulled, Pushed, RegistryError, WithMemory};
 pub use quicksand_core::{blocking, cache_key, changes, environment, facts};
 pub use quicksand_macros::{sandbox_setup, sandbox_test};
@@ -72,7 +71,6 @@ pub use quicksand_test::{assert_sandbox_snapshot, snapshot_settings};
 
 /// The images in the user's cache and in `quicksand.lock`, for programs that look after them.
 pub mod images {
-    #[cfg(feature = "oci")]
     pub use quicksand_core::images::{pull, push};
     pub use quicksand_core::{
         Locked, Project, ProjectError,

@@ -5,7 +5,7 @@
 mod disks;
 #[path = "../quicksand-core/tests/support/gpg.rs"]
 mod gpg;
-#[path = "../quicksand-core/tests/support/https_server.rs"]
+#[path = "../quicksand-fetch/tests/support/https_server.rs"]
 mod https_server;
 
 use std::{

@@ -4,9 +4,9 @@
 #[path = "oci/build.rs"]
 #[allow(dead_code)]
 mod build;
-#[path = "../quicksand-core/tests/support/https_server.rs"]
+#[path = "../quicksand-fetch/tests/support/https_server.rs"]
 mod https_server;
-#[path = "../quicksand-core/tests/support/proxy.rs"]
+#[path = "../quicksand-fetch/tests/support/proxy.rs"]
 mod proxy;
 
 use std::{fs, path::Path, process::Command};

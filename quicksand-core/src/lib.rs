@@ -23,8 +23,6 @@
 pub mod base;
 pub mod blocking;
 pub mod care;
-#[cfg(feature = "download")]
-pub mod download;
 pub mod error;
 pub mod guest;
 #[doc(hidden)]
@@ -35,8 +33,6 @@ pub mod launch;
 pub mod making;
 pub mod network;
 pub mod qemu;
-#[cfg(feature = "oci")]
-pub(crate) mod registry;
 pub mod sandbox;
 pub mod saves;
 pub mod verbs;
@@ -58,9 +54,8 @@ pub use image::state::StateError;
 pub use launch::kernel::Kernel;
 pub use network::private::Network;
 pub use qemu::machine::{Accelerator, NetworkMode};
+pub use quicksand_fetch::RegistryError;
 pub use quicksand_protocol::network::HOST_NAME;
-#[cfg(feature = "oci")]
-pub use registry::RegistryError;
 pub use sandbox::links::PortForward;
 #[cfg(feature = "mounts")]
 pub use sandbox::mount::{ActiveMount, Mount};
@@ -69,7 +64,6 @@ pub use sandbox::{
     Activity, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, Saved, Standby,
     StartKind, StartReport, source_identity,
 };
-#[cfg(feature = "oci")]
 pub use saves::artifact::{Pulled, Pushed, WithMemory};
 pub use saves::kept::{KeepNote, KeptMachine};
 pub use saves::{ArchiveError, Save, Saves};
@@ -83,7 +77,6 @@ pub use vm::inventory;
 
 /// The images in a cache, and how they are made.
 pub mod images {
-    #[cfg(feature = "oci")]
     pub use crate::saves::image_share::{pull, push};
     pub use crate::{
         base::cache::{Cache, CacheError},

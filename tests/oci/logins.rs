@@ -1,6 +1,6 @@
 //! Registries that ask for tokens, that have a certificate of a private authority, and that are mirrors of others.
 
-#[path = "../../quicksand-core/tests/support/https_server.rs"]
+#[path = "../../quicksand-fetch/tests/support/https_server.rs"]
 mod https_server;
 
 use std::{

@@ -3,7 +3,7 @@
 //! ```text
 //! images/NAME/     one directory an image, see the module `image`
 //! kernels/KEY/     the kernel that images without one share, see the module `image`
-//! downloads/KEY    what was fetched and not yet made an image of, see the module `download`
+//! downloads/KEY    what was fetched and not yet made an image of, see `quicksand_fetch::download`
 //! initramfs/KEY    archives that guests start from
 //! states/KEY/      frozen machines, see the module `state`
 //! baselines/KEY    what guests have when they start from a frozen machine, see the module `changes`

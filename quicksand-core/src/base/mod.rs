@@ -6,6 +6,7 @@ pub(crate) mod compression;
 pub(crate) mod digest;
 pub(crate) mod disk_usage;
 pub mod environment;
+pub(crate) mod fetching;
 pub(crate) mod names;
 pub(crate) mod plain_file;
 pub(crate) mod printed;

@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
+use quicksand_fetch::RegistryError;
+
 use crate::{
     base::{
         accel::Accel,
         cache::CacheError,
         environment::EnvironmentError,
+        fetching::told,
         printed::describe_run,
         size::{ParseSizeError, Size},
     },
@@ -196,9 +199,8 @@ pub enum Error {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// A registry gave nothing, or took nothing.
-    #[cfg(feature = "oci")]
-    #[error(transparent)]
-    Registry(#[from] crate::registry::RegistryError),
+    #[error("{}", told(.0))]
+    Registry(RegistryError),
     /// The cache directory could not be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -444,6 +446,12 @@ fn not_found(name: &str, saves: &Path, images: &[String]) -> String {
     }
     let file = if Path::new(name).is_file() { format!("; the file of that name is ./{name}") } else { String::new() };
     format!("it is neither a save in {} nor an image{file}; images are: {}", saves.display(), images.join(", "))
+}
+
+impl From<RegistryError> for Error {
+    fn from(error: RegistryError) -> Error {
+        Error::Registry(error)
+    }
 }
 
 impl Error {

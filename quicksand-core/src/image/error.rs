@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
+use quicksand_fetch::{DownloadError, RegistryError};
+
 use super::project::ProjectError;
-#[cfg(feature = "download")]
-use crate::download::DownloadError;
 use crate::{
-    base::{cache::CacheError, environment::EnvironmentError},
+    base::{cache::CacheError, environment::EnvironmentError, fetching::told},
     qemu::qcow2::Qcow2Error,
 };
 
@@ -110,16 +110,8 @@ pub enum ImageError {
         why: String,
     },
     /// A file could not be fetched.
-    #[cfg(feature = "download")]
-    #[error(transparent)]
-    Download(#[from] DownloadError),
-    /// This quicksand fetches nothing.
-    #[cfg(not(feature = "download"))]
-    #[error("fetch the image {name:?}: quicksand was built without its feature \"download\"")]
-    NoDownloads {
-        /// The name.
-        name: String,
-    },
+    #[error("{}", told(.0))]
+    Download(DownloadError),
     /// The project's files can't be used.
     #[error(transparent)]
     Project(#[from] ProjectError),
@@ -228,9 +220,8 @@ pub enum ImageError {
     #[error(transparent)]
     Recipe(#[from] crate::image::RecipeError),
     /// A registry gave no image.
-    #[cfg(feature = "oci")]
-    #[error(transparent)]
-    Registry(#[from] crate::registry::RegistryError),
+    #[error("{}", told(.0))]
+    Registry(RegistryError),
     /// An archive or a layer is not one of a root file system.
     #[error("make a root file system of {what}: {why}")]
     RootFs {
@@ -294,6 +285,18 @@ pub enum ImageError {
         /// What came of it.
         source: io::Error,
     },
+}
+
+impl From<DownloadError> for ImageError {
+    fn from(error: DownloadError) -> ImageError {
+        ImageError::Download(error)
+    }
+}
+
+impl From<RegistryError> for ImageError {
+    fn from(error: RegistryError) -> ImageError {
+        ImageError::Registry(error)
+    }
 }
 
 impl From<quicksand_protocol::modules::Missing> for ImageError {

@@ -128,7 +128,6 @@ impl Image {
 
     /// The files of the image in a directory that somebody else made, relative to it, or what is wrong with it: its description must
     /// tell the truth about its disk, whose SHA-256 is known.
-    #[cfg(feature = "oci")]
     pub(crate) fn described(
         directory: &Path,
         sha256_of: impl Fn(&Path) -> Option<String>,

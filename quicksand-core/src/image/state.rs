@@ -104,7 +104,6 @@ impl Manifest {
     }
 
     /// That of the same machine's disk alone.
-    #[cfg(feature = "oci")]
     pub(crate) fn without_memory(self) -> Manifest {
         Manifest { has_memory: false, ..self }
     }
@@ -258,7 +257,6 @@ impl State {
     }
 
     /// The files of its memory, by their names in its directory.
-    #[cfg(feature = "oci")]
     pub(crate) fn named_memory(&self) -> Vec<(String, PathBuf)> {
         let named = [("memory", self.memory()), ("devices", self.devices()), ("video", self.video())];
         named.into_iter().filter(|(_, path)| path.is_file()).map(|(name, path)| (name.to_owned(), path)).collect()

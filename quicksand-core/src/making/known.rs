@@ -5,18 +5,17 @@
 
 use std::path::Path;
 
+use quicksand_fetch::FileDigest;
+
 use super::{
     Parts,
     catalogue::{self, Entry},
     debian, making, making_anew, oci, recipe,
 };
-#[cfg(feature = "download")]
 use super::{
     catalogue::fetch::{Found, Publishers},
     import::{self, DiskFile},
 };
-#[cfg(feature = "download")]
-use crate::download::FileDigest;
 use crate::{
     base::{cache::Cache, environment::Environment, progress::Reporter},
     image::{
@@ -133,7 +132,6 @@ async fn by_lock(
     from_publisher(cache, entry, locked, project, reporter).await
 }
 
-#[cfg(feature = "download")]
 async fn from_publisher(
     cache: &Cache,
     entry: &Entry,
@@ -150,17 +148,6 @@ async fn from_publisher(
     }
     let publishers = Publishers::new(&Environment::read()?, project)?;
     fetch(cache, entry, &publishers, (&found, trust), reporter).await
-}
-
-#[cfg(not(feature = "download"))]
-async fn from_publisher(
-    _cache: &Cache,
-    entry: &Entry,
-    _locked: &Locked,
-    _project: Option<&Project>,
-    _reporter: &Reporter,
-) -> Result<Image, ImageError> {
-    Err(ImageError::NoDownloads { name: entry.name.clone() })
 }
 
 /// The image that the cache has for a name, the last that was got.
@@ -212,7 +199,6 @@ async fn newest(
     }
 }
 
-#[cfg(feature = "download")]
 async fn from_publisher_now(
     cache: &Cache,
     entry: &Entry,
@@ -229,19 +215,7 @@ async fn from_publisher_now(
     Ok((image, Locked::today(found.url, Some(found.digest.to_string())).trusted(trust)))
 }
 
-#[cfg(not(feature = "download"))]
-async fn from_publisher_now(
-    _cache: &Cache,
-    entry: &Entry,
-    _environment: &Environment,
-    _project: Option<&Project>,
-    _reporter: &Reporter,
-) -> Result<(Image, Locked), ImageError> {
-    Err(ImageError::NoDownloads { name: entry.name.clone() })
-}
-
 /// Downloads an image and imports it. What was downloaded goes then: the image holds all of it.
-#[cfg(feature = "download")]
 async fn fetch(
     cache: &Cache,
     entry: &Entry,
@@ -263,7 +237,6 @@ async fn fetch(
 }
 
 /// The name of a publisher's image in the cache: there may be several of the same name.
-#[cfg(feature = "download")]
 fn cache_name(entry: &Entry, digest: &FileDigest) -> String {
     short_name(&entry.name, digest.digits())
 }

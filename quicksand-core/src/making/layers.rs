@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use quicksand_fetch::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
     rootfs::{self, Layer, Limits, MergeError, Owners, Section, Stranger, Written, why},
 };
 use crate::{
-    base::{cache::Cache, compression::unpacked, digest::Digest, progress::Reporter},
+    base::{cache::Cache, compression::unpacked, progress::Reporter},
     image::{
         Image,
         error::ImageError,

@@ -35,7 +35,6 @@ use sha2::{Digest, Sha256};
 
 pub use collection::{ImageInfo, import_as, list, remove, show};
 pub use known::{Update, update};
-#[cfg(feature = "oci")]
 pub(crate) use oci::{Descriptor, Manifest};
 
 use crate::{

@@ -113,7 +113,6 @@ pub(crate) enum As {
     /// One of this host alone: what it says that it is, others may have said as well, so it is named by what it holds.
     Stranger,
     /// The same that it was, so that what is made from it is that, too; with its memory or without.
-    #[cfg(feature = "oci")]
     Itself {
         /// Whether its memory came as well.
         memory: bool,
@@ -133,9 +132,7 @@ pub(super) fn check_content(file: &Path, directory: &Path, entries: &[Entry], wh
             id.truncate(32);
             manifest.imported(id)
         }
-        #[cfg(feature = "oci")]
         As::Itself { memory: false } => manifest.without_memory(),
-        #[cfg(feature = "oci")]
         As::Itself { memory: true } => manifest,
     };
     let machine = &manifest.machine;
@@ -163,7 +160,6 @@ pub(crate) fn check_image(file: &Path, directory: &Path, entries: &[Entry], who:
     let images = || entries.iter().filter(|entry| entry.path.starts_with("image/"));
     let named = match who {
         As::Stranger => Image::adopt(directory, identity(&mut images())),
-        #[cfg(feature = "oci")]
         As::Itself { .. } => Image::described(directory, |path| {
             let path = format!("image/{}", path.display());
             images().find(|entry| entry.path == path).map(|entry| entry.sha256.clone())

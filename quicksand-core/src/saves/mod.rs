@@ -1,15 +1,12 @@
 //! [`Saves`]: the saves of a project, and their way to another one as a file.
 
-#[cfg(feature = "oci")]
 pub(crate) mod artifact;
-#[cfg(feature = "oci")]
 pub(crate) mod image_share;
 pub(crate) mod kept;
 
 pub(crate) mod archive;
 mod export;
 pub(crate) mod import;
-#[cfg(feature = "oci")]
 mod share;
 
 use std::{

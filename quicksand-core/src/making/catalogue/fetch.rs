@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin};
 
+use quicksand_fetch::{
+    FileDigest,
+    download::{Client, DownloadError, Wanted},
+};
 use quicksand_protocol::kernel::compare;
 
 use super::{
@@ -10,8 +14,7 @@ use super::{
     signature::{self, Keys, Signature, Trust, Verdict},
 };
 use crate::{
-    base::{cache::Cache, environment::Environment, progress::Reporter},
-    download::{Client, DownloadError, FileDigest, Settings, Wanted},
+    base::{cache::Cache, environment::Environment, fetching, progress::Reporter},
     image::{error::ImageError, project::Project},
     making::off_the_runtime,
 };
@@ -46,7 +49,7 @@ pub(crate) struct Publishers {
 impl Publishers {
     /// As the environment and the project say.
     pub(crate) fn new(environment: &Environment, project: Option<&Project>) -> Result<Publishers, ImageError> {
-        let settings = Settings { offline: environment.offline, ..Settings::default() };
+        let settings = fetching::settings(environment).map_err(DownloadError::from)?;
         let config = project.map(Project::config).transpose()?.map(|config| config.images).unwrap_or_default();
         let at = |path: PathBuf| project.map_or(path.clone(), |project| project.root().join(path));
         let keyrings = config.keyrings.into_iter().map(|(family, path)| (family, Keys::named(at(path)))).collect();
@@ -199,7 +202,7 @@ impl Publishers {
         for url in self.addresses(&found.url) {
             let digest = found.digest.clone();
             let wanted = Wanted { url, digest, size: None, limit: LARGEST_IMAGE, headers: Vec::new() };
-            match self.client.file(cache, wanted, reporter).await {
+            match self.client.file(cache, wanted, fetching::report(reporter)).await {
                 Ok(path) => return Ok(path),
                 Err(error) => failure = failure.or(Some(error)),
             }

@@ -3,23 +3,9 @@
 //! A name is a distribution's, as in `ubuntu`, or with a version, as in `ubuntu:24.04`. Where the publisher keeps its cloud images is
 //! written as a URL in which `*` stands for what is looked up in the listing of its directory: the newest there is.
 
-#[cfg(any(test, feature = "download"))]
 pub(crate) mod checksums;
-#[cfg(feature = "download")]
 pub(crate) mod fetch;
-#[cfg(feature = "download")]
 pub(crate) mod signature;
-
-#[cfg(not(feature = "download"))]
-mod signature {
-    /// How a publisher signs its list, of which nothing is fetched here.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(crate) enum Signature {
-        None,
-        Inside,
-        Beside(&'static [&'static str]),
-    }
-}
 
 use signature::Signature;
 

@@ -1,12 +1,11 @@
+use quicksand_fetch::{Certificates, Settings, download::Client};
+
 use super::*;
-use crate::{
-    download::{Client, Settings},
-    making::catalogue::{Cloud, fetch::Publishers},
-};
+use crate::making::catalogue::{Cloud, fetch::Publishers};
 
 #[path = "../../../tests/support/gpg.rs"]
 mod gpg;
-#[path = "../../../tests/support/https_server.rs"]
+#[path = "../../../../quicksand-fetch/tests/support/https_server.rs"]
 mod https_server;
 
 use gpg::Publisher;
@@ -67,8 +66,9 @@ async fn found(
     for (name, content) in files {
         server.serve(&format!("/images/{name}"), Served::bytes(content.clone()));
     }
-    let certificates = Some(server.certificate.path().to_owned());
-    let settings = Settings { certificates, ..Settings::default() };
+    let path = server.certificate.path();
+    let mut settings = Settings::default();
+    settings.certificates = Some(Certificates::from_pem(path, fs::read(path).unwrap()));
     let publishers = Publishers::of_test(Client::new(&settings).unwrap(), keys);
     let cloud = Cloud {
         family: "ubuntu",

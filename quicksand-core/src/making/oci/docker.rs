@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
+use quicksand_fetch::Digest;
 use serde::Deserialize;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     format::{check_digest, parse, read_document},
 };
 use crate::{
-    base::{digest::Digest, plain_file},
+    base::plain_file,
     image::error::ImageError,
     making::{
         layers::Blob,

@@ -3,23 +3,17 @@
 
 use std::{collections::BTreeMap, env, fmt, io::Read};
 
+use quicksand_fetch::{Digest, registry::LARGEST_DOCUMENT};
 use serde::{Deserialize, Serialize, de};
 
-use crate::{
-    base::digest::Digest,
-    image::{error::ImageError, metadata::Defaults},
-};
+use crate::image::{error::ImageError, metadata::Defaults};
 
-/// The most that a document may take. Registries refuse larger ones, too.
-pub(crate) const LARGEST_DOCUMENT: u64 = 4 << 20;
 /// More than any engine builds.
 const MOST_LAYERS: usize = 1000;
 
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const INDEX_OF_DOCKER: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-#[cfg(feature = "oci")]
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-#[cfg(feature = "oci")]
 pub(crate) const MANIFEST_OF_DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIGS: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];

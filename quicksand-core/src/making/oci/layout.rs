@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use quicksand_fetch::Digest;
+
 use super::{
     Found,
     format::{Descriptor, Index, Manifest, check_digest, parse, read_document},
 };
 use crate::{
-    base::{digest::Digest, plain_file},
+    base::plain_file,
     image::error::ImageError,
     making::{layers::Blob, rootfs::Section},
 };

@@ -6,13 +6,13 @@
 mod docker;
 pub(crate) mod format;
 mod layout;
-#[cfg(feature = "oci")]
 mod pull;
 mod reference;
 
-#[cfg(feature = "oci")]
 pub(crate) use format::{Descriptor, Manifest};
 pub(crate) use reference::Reference;
+
+use quicksand_fetch::Digest;
 
 use super::{
     Update,
@@ -21,7 +21,7 @@ use super::{
     off_the_runtime,
 };
 use crate::{
-    base::{cache::Cache, digest::Digest, progress::Reporter},
+    base::{cache::Cache, progress::Reporter},
     image::{
         Image,
         error::ImageError,
@@ -53,13 +53,7 @@ impl Found {
 /// The image that a reference means, made if it is not in the cache.
 pub(crate) async fn ensure(cache: &Cache, reference: Reference, reporter: &Reporter) -> Result<Image, ImageError> {
     let found = match reference {
-        #[cfg(feature = "oci")]
         Reference::Registry(name) => return pull::ensure(cache, &name, reporter).await,
-        #[cfg(not(feature = "oci"))]
-        Reference::Registry(name) => {
-            let why = "quicksand was built without its feature `oci`".to_owned();
-            return Err(ImageError::Reference { reference: name, why });
-        }
         Reference::Layout(path, wanted) => off_the_runtime(move || layout::find(&path, wanted.as_deref())).await?,
         Reference::Docker(path, wanted) => off_the_runtime(move || docker::find(&path, wanted.as_deref())).await?,
     };
@@ -78,14 +72,7 @@ pub(crate) async fn update(
     reporter: &Reporter,
 ) -> Result<Update, ImageError> {
     match reference {
-        #[cfg(feature = "oci")]
         Reference::Registry(name) => pull::update(cache, project, &name, reporter).await,
-        #[cfg(not(feature = "oci"))]
-        Reference::Registry(name) => {
-            let _ = (cache, project, reporter);
-            let why = "quicksand was built without its feature `oci`".to_owned();
-            Err(ImageError::Reference { reference: name, why })
-        }
         Reference::Layout(path, _) | Reference::Docker(path, _) => {
             let why = "no lock holds it: it is what the file is".to_owned();
             Err(ImageError::Reference { reference: path.display().to_string(), why })

@@ -13,6 +13,10 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use quicksand_fetch::{
+    Digest, RegistryError,
+    registry::{Access, Registry, parse_full},
+};
 
 use super::{
     Found,
@@ -22,7 +26,8 @@ use super::{
 use crate::{
     base::{
         cache::{Cache, Lock, blob_lock_name, touch},
-        digest::{Digest, short_key},
+        digest::short_key,
+        fetching,
         progress::Reporter,
     },
     image::{
@@ -35,7 +40,6 @@ use crate::{
         layers::{self, Blob},
         rootfs::Section,
     },
-    registry::{Registry, RegistryError, parse_full},
 };
 
 /// How many layers are pulled at once.
@@ -101,7 +105,7 @@ async fn by_digest(
     {
         return Ok(image);
     }
-    let registry = Registry::connect(reference, false).await?;
+    let registry = fetching::registry::<ImageError>(reference, Access::Pull).await?;
     reporter.report("find image", 0, 1);
     let media_types = [INDEX, INDEX_OF_DOCKER, MANIFEST, MANIFEST_OF_DOCKER];
     let (first, id) = registry.manifest(known.as_ref(), &media_types).await?;

@@ -8,9 +8,8 @@ use std::{
 };
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use quicksand_fetch::Digest;
 use sha2::{Digest as _, Sha256};
-
-use crate::base::digest::Digest;
 
 /// As of an export: half as large as uncompressed, and a quarter of the time of the highest level.
 const LEVEL: u32 = 3;

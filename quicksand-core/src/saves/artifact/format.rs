@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use quicksand_fetch::{Digest, RegistryError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::digest::Digest,
     image::Image,
     making::{Descriptor, Manifest, oci::format::MANIFEST as MANIFEST_TYPE},
-    registry::RegistryError,
     saves::archive::{Entry, MANIFEST, fault, is_of_a_save},
 };
 
@@ -317,7 +316,8 @@ mod tests {
             let text = serde_json::to_vec(manifest).unwrap();
             parse_manifest("pull x", &text, Kind::Save).unwrap_err().to_string()
         };
-        assert_eq!(told(&manifest), "pull x: expected a save that quicksand pushed, and an image of quicksand's came");
+        let expected = "failed to pull x: expected a save that quicksand pushed, and an image of quicksand's came";
+        assert_eq!(told(&manifest), expected);
         let mut other = manifest.clone();
         other.artifact_type = None;
         other.config.media_type = "application/vnd.oci.image.config.v1+json".into();

@@ -12,17 +12,20 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use quicksand_fetch::{
+    Digest, RegistryError,
+    registry::{Access, Registry},
+};
 
 use super::{
     AT_ONCE, chunk,
     format::{Chunk, ChunkedFile, Contents, Kind, parse_contents, parse_manifest},
 };
 use crate::{
-    base::{digest::Digest, progress::Reporter},
+    base::{fetching, progress::Reporter},
     error::{Error, Result},
     image::state::{Across, link},
     making::oci::format::MANIFEST,
-    registry::{Registry, RegistryError},
     saves::{
         archive::{ArchiveError, Entry, LARGEST_TEXT},
         blocking,
@@ -54,7 +57,7 @@ pub(crate) struct Wanted<'a> {
 impl Artifact {
     /// Asks for the documents of an artifact of that kind.
     pub(crate) async fn find(reference: &str, kind: Kind) -> Result<Artifact> {
-        let registry = Registry::connect(reference, false).await?;
+        let registry = fetching::registry::<Error>(reference, Access::Pull).await?;
         let doing = format!("pull {}", registry.reference());
         let (manifest, digest) = registry.manifest(None, &[MANIFEST]).await?;
         let (config, blobs) = parse_manifest(&doing, &manifest, kind)?;

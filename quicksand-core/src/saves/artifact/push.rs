@@ -11,6 +11,10 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use quicksand_fetch::{
+    Digest, RegistryError,
+    registry::{Access, LARGEST_DOCUMENT, Registry},
+};
 
 use super::{
     AT_ONCE, Pushed,
@@ -18,9 +22,9 @@ use super::{
     format::{CHUNK, Chunk, ChunkedFile, Contents, Kind, Maker},
 };
 use crate::{
-    base::{digest::Digest, progress::Reporter, size::Size},
+    base::{fetching, progress::Reporter, size::Size},
     error::{Error, Result},
-    registry::{LARGEST_DOCUMENT, Registry, RegistryError},
+    making::oci::format::MANIFEST,
     saves::{archive::Entry, blocking},
 };
 
@@ -41,7 +45,7 @@ pub(crate) async fn push(
     files: Vec<(String, PathBuf)>,
     reporter: &Reporter,
 ) -> Result<Pushed> {
-    let registry = Registry::connect(reference, true).await?;
+    let registry = fetching::registry::<Error>(reference, Access::Push).await?;
     let entries = entries(files.clone(), reporter.clone()).await?;
 
     let total = entries.iter().map(|entry| entry.size).sum();
@@ -105,7 +109,7 @@ async fn finish(registry: &Registry, contents: &Contents, blobs: &BTreeMap<Diges
         return Err(RegistryError::Wrong { doing, expected, found: format!("a description of {largest} bytes") }.into());
     }
     registry.push_blob(&Digest::of(&config), config).await?;
-    Ok(registry.push_manifest(manifest).await?)
+    Ok(registry.push_manifest(MANIFEST, manifest).await?)
 }
 
 /// What the artifact says of the files.

@@ -1,4 +1,4 @@
-//! One file's way into the cache, on a thread of its own.
+//! One file's way into the directory, on a thread of its own.
 
 use std::{
     fs::{self, File},
@@ -16,8 +16,7 @@ use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 use ureq::{Agent, Body, Proxy, http::Response};
 
-use super::{Answer, DownloadError, STAGE, Wanted};
-use crate::base::progress::Reporter;
+use super::{Answer, DownloadError, Report, STAGE, Wanted};
 
 /// How often a broken connection is made again, unless something came in between.
 const TRIES: u32 = 4;
@@ -30,7 +29,6 @@ const SLOW: u64 = 16 << 10;
 const SLOW_WINDOW: u32 = 4;
 
 /// A download under way.
-#[derive(Debug)]
 pub(super) struct Transfer {
     pub(super) agent: Agent,
     pub(super) proxy: Option<Proxy>,
@@ -39,7 +37,7 @@ pub(super) struct Transfer {
     pub(super) path: PathBuf,
     pub(super) given_up: Arc<AtomicBool>,
     pub(super) stall: Duration,
-    pub(super) reporter: Reporter,
+    pub(super) report: Report,
 }
 
 /// What the server said of the file that there is a part of.
@@ -221,7 +219,7 @@ impl Transfer {
         let mut current = offset;
         let mut buffer = vec![0; 256 << 10];
         let (mut window, mut in_window) = (Instant::now(), current);
-        self.reporter.report(STAGE, current, shown);
+        (self.report)(STAGE, current, shown);
         loop {
             if self.given_up.load(Ordering::Relaxed) {
                 return Err(DownloadError::GivenUp { url: self.url() }.into());
@@ -240,7 +238,7 @@ impl Transfer {
                 .into());
             }
             file.write_all(&buffer[..count]).map_err(self.file_error("write", part))?;
-            self.reporter.report(STAGE, current, shown);
+            (self.report)(STAGE, current, shown);
             if window.elapsed() > self.stall * SLOW_WINDOW {
                 if current - in_window < SLOW {
                     return Err(Broken::Stalled(window.elapsed()));
@@ -254,7 +252,7 @@ impl Transfer {
                 Err(Broken::Again { what })
             }
             _ => {
-                self.reporter.report(STAGE, current, current);
+                (self.report)(STAGE, current, current);
                 Ok(())
             }
         }
@@ -269,7 +267,7 @@ impl Transfer {
             let mut current = 0;
             loop {
                 let count = file.read(&mut buffer)?;
-                self.reporter.report("verify", current, total);
+                (self.report)("verify", current, total);
                 if count == 0 {
                     return Ok(());
                 }

@@ -5,14 +5,18 @@ use std::time::Duration;
 use reqwest::Method;
 
 use super::{Registry, RegistryError, http::Ask, transfer::again};
-use crate::{base::digest::Digest, making::oci::format::MANIFEST};
+use crate::Digest;
 
 /// How long one of our chunks may take to go over, over a slow line.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 impl Registry {
     /// Pushes a blob, unless it is there already. Returns whether it went over.
-    pub(crate) async fn push_blob(&self, digest: &Digest, content: Vec<u8>) -> Result<bool, RegistryError> {
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn push_blob(&self, digest: &Digest, content: Vec<u8>) -> Result<bool, RegistryError> {
         let doing = self.doing("push", digest);
         let mut attempts = 0;
         loop {
@@ -42,11 +46,15 @@ impl Registry {
         Ok(true)
     }
 
-    /// Pushes a manifest, under the reference's tag.
-    pub(crate) async fn push_manifest(&self, content: Vec<u8>) -> Result<Digest, RegistryError> {
+    /// Pushes a manifest of that media type, under the reference's tag.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn push_manifest(&self, media_type: &'static str, content: Vec<u8>) -> Result<Digest, RegistryError> {
         let (doing, digest) = (format!("push the manifest of {}", self.reference), Digest::of(&content));
         let place = self.http.url(&self.manifest_path(None))?;
-        let ask = Ask { body: Some((MANIFEST, &content)), ..Ask::default() };
+        let ask = Ask { body: Some((media_type, &content)), ..Ask::default() };
         let mut attempts = 0;
         loop {
             let error = match self.http.ask(&doing, Method::PUT, place.clone(), &ask, PATIENCE).await {

@@ -2,31 +2,39 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use crate::base::environment::EnvironmentError;
+use crate::SettingsError;
 
 /// Why a registry gave nothing, or took nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
     /// The reference is none.
-    #[error("use {reference:?} as a reference in a registry: {why}; write registry/name:tag or registry/name@sha256:…")]
+    #[error(
+        "failed to use {reference:?} as a reference in a registry: {why}; write registry/name:tag or registry/name@sha256:…"
+    )]
     Reference {
         /// What was given.
         reference: String,
         /// What is wrong with it.
         why: String,
     },
-    /// Nothing is to be fetched.
-    #[error("{doing}: QUICKSAND_OFFLINE forbids it")]
+    /// The [settings](crate::Settings::offline) forbid it.
+    #[error("failed to {doing}: QUICKSAND_OFFLINE forbids it")]
     Offline {
         /// What would have been done.
         doing: String,
     },
-    /// A variable of ours means nothing.
+    /// The feature `oci` is missing.
+    #[error("failed to {doing}: this program was built without quicksand's feature `oci`")]
+    NotBuilt {
+        /// What would have been done.
+        doing: String,
+    },
+    /// The settings can't be followed.
     #[error(transparent)]
-    Environment(#[from] EnvironmentError),
+    Settings(#[from] SettingsError),
     /// The user's credentials could not be read.
-    #[error("find the credentials for {registry}: {why}")]
+    #[error("failed to find the credentials for {registry}: {why}")]
     Credentials {
         /// The registry.
         registry: String,
@@ -35,7 +43,8 @@ pub enum RegistryError {
     },
     /// The registry refuses.
     #[error(
-        "{doing}: {registry} asks for a login with that right; `docker login {registry}` writes one where it is looked for"
+        "failed to {doing}: {registry} asks for a login with that right; `docker login {registry}` writes one where \
+         quicksand looks for logins"
     )]
     Unauthorized {
         /// What was being done.
@@ -45,7 +54,8 @@ pub enum RegistryError {
     },
     /// The registry has a certificate of an authority that this host does not know.
     #[error(
-        "{doing}: its certificate is not of an authority that this host trusts; SSL_CERT_FILE names a file with those that are trusted"
+        "failed to {doing}: the registry's certificate is not of an authority that this host trusts; SSL_CERT_FILE names \
+         a file with the certificates of those that are trusted"
     )]
     Certificate {
         /// What was being done.
@@ -54,13 +64,13 @@ pub enum RegistryError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// There is nothing of that name.
-    #[error("{doing}: the registry has no such thing")]
+    #[error("failed to {doing}: the registry has no such thing")]
     Absent {
         /// What was being done.
         doing: String,
     },
     /// It went wrong on the way.
-    #[error("{doing}")]
+    #[error("failed to {doing}")]
     Failed {
         /// What was being done.
         doing: String,
@@ -68,7 +78,7 @@ pub enum RegistryError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The registry stopped to send.
-    #[error("{doing}: it stalled: {arrived} of {size} bytes have come")]
+    #[error("failed to {doing}: the registry stalled: {arrived} of {size} bytes have come")]
     Stalled {
         /// What was being done.
         doing: String,
@@ -78,7 +88,7 @@ pub enum RegistryError {
         size: u64,
     },
     /// Something else came than what was asked for.
-    #[error("{doing}: expected {expected}, and {found} came")]
+    #[error("failed to {doing}: expected {expected}, and {found} came")]
     Wrong {
         /// What was being done.
         doing: String,
@@ -88,7 +98,7 @@ pub enum RegistryError {
         found: String,
     },
     /// A file failed us.
-    #[error("{what} {}", path.display())]
+    #[error("failed to {what} {}", path.display())]
     Io {
         /// What was being done.
         what: &'static str,

@@ -11,7 +11,7 @@ use reqwest::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
 use super::{LARGEST_DOCUMENT, Registry, RegistryError, http::Ask};
-use crate::base::digest::Digest;
+use crate::Digest;
 
 /// How often something is tried, without a byte more having come.
 const MOST_ATTEMPTS: u32 = 5;
@@ -20,7 +20,11 @@ const LEAST_PROGRESS: u64 = 16 << 10;
 
 impl Registry {
     /// A small blob, which is what its digest says.
-    pub(crate) async fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
         if size > LARGEST_DOCUMENT {
             let (doing, expected) = (self.doing("pull", digest), format!("at most {LARGEST_DOCUMENT} bytes"));
             return Err(RegistryError::Wrong { doing, expected, found: size.to_string() });
@@ -29,7 +33,11 @@ impl Registry {
     }
 
     /// A blob that fits into memory, and is what its digest says.
-    pub(crate) async fn small_blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn small_blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, RegistryError> {
         let doing = self.doing("pull", digest);
         let mut bytes = Vec::new();
         self.pull(digest, size, &mut bytes, &mut |_| {}).await?;
@@ -41,7 +49,11 @@ impl Registry {
     }
 
     /// Pulls a blob to a file, which may hold the first part of it already. That it is what its digest says is still to be checked.
-    pub(crate) async fn pull_to_file(
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn pull_to_file(
         &self,
         digest: &Digest,
         size: u64,
@@ -205,6 +217,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::{Settings, registry::Access};
 
     const CONTENT: &[u8] = b"what the blob holds, all of it";
 
@@ -277,7 +290,7 @@ mod tests {
         let (host, asked) = serve(answers).await;
         let reference = format!("{host}/x:1").parse().unwrap();
         let patience = Duration::from_millis(400);
-        let registry = Registry::open(reference, None, false, patience).await.unwrap();
+        let registry = Registry::open(reference, None, Access::Pull, &Settings::default(), patience).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("blob");
         std::fs::write(&path, start).unwrap();
@@ -311,7 +324,7 @@ mod tests {
         assert_eq!((pulled.unwrap().as_slice(), asked), (CONTENT, vec![0, 1, 2]));
         let (pulled, asked) = pull(vec![Answer::Status(503); 9], b"abc").await;
         let error = pulled.unwrap_err();
-        assert!(error.contains("pull sha256:") && error.contains("503"), "{error}");
+        assert!(error.contains("failed to pull sha256:") && error.contains("503"), "{error}");
         assert_eq!(asked, vec![3; MOST_ATTEMPTS as usize]);
         let (pulled, asked) = pull(vec![Answer::More], b"").await;
         let error = pulled.unwrap_err();

@@ -1,38 +1,59 @@
 //! Downloads from a real HTTPS server on the loopback interface, which also behaves as servers should not.
-#![cfg(feature = "download")]
 
 #[path = "support/https_server.rs"]
 mod https_server;
 
 use std::{
-    path::Path,
+    error::Error,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use https_server::{Manners, Served, Server};
-use quicksand_core::{
-    Progress, Reporter,
-    cache::Cache,
-    download::{Client, DownloadError, FileDigest, Settings, Wanted},
+use quicksand_fetch::{
+    Certificates, FileDigest, Settings, SettingsError,
+    download::{Client, DownloadError, Store, Wanted},
 };
 use sha2::{Digest, Sha256, Sha512};
+
+/// A directory, whose one lock is for all of its files.
+struct Directory {
+    directory: tempfile::TempDir,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Store for Directory {
+    type Lock = tokio::sync::OwnedMutexGuard<()>;
+
+    fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    async fn lock(&self, _name: &str) -> Result<Self::Lock, Box<dyn Error + Send + Sync>> {
+        Ok(Arc::clone(&self.lock).lock_owned().await)
+    }
+}
 
 struct Setting {
     server: Server,
     client: Client,
-    cache: Cache,
-    _directory: tempfile::TempDir,
+    store: Directory,
+}
+
+fn trusting(server: &Server) -> Settings {
+    let path = server.certificate.path();
+    let mut settings = Settings::default();
+    settings.certificates = Some(Certificates::from_pem(path, std::fs::read(path).unwrap()));
+    settings
 }
 
 fn setting() -> Setting {
     let server = Server::start();
-    let directory = tempfile::tempdir().unwrap();
-    let cache = Cache::at(directory.path()).unwrap();
-    let mut settings = Settings::default();
-    settings.certificates = Some(server.certificate.path().to_owned());
+    let store = Directory { directory: tempfile::tempdir().unwrap(), lock: Arc::default() };
+    let mut settings = trusting(&server);
     settings.stall = Duration::from_millis(700);
-    Setting { client: Client::new(&settings).unwrap(), server, cache, _directory: directory }
+    Setting { client: Client::new(&settings).unwrap(), server, store }
 }
 
 fn content() -> Vec<u8> {
@@ -48,16 +69,16 @@ fn wanted(url: String, content: &[u8]) -> Wanted {
     Wanted { url, digest: sha256(content), size: Some(content.len() as u64), limit: 1 << 30, headers: Vec::new() }
 }
 
-/// What is left in the downloads' directory.
-fn left(cache: &Cache) -> Vec<String> {
-    let entries = std::fs::read_dir(cache.root().join("downloads")).unwrap();
+/// What is left in the directory.
+fn left(store: &Directory) -> Vec<String> {
+    let entries = std::fs::read_dir(store.directory()).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
 
 async fn fetch(setting: &Setting, wanted: Wanted) -> Result<std::path::PathBuf, DownloadError> {
-    setting.client.file(&setting.cache, wanted, &Reporter::silent()).await
+    setting.client.file(&setting.store, wanted, |_, _, _| {}).await
 }
 
 #[tokio::test]
@@ -65,22 +86,22 @@ async fn a_file_is_fetched_once_and_shown_as_it_comes() {
     let setting = setting();
     let content = content();
     let url = setting.server.serve("/x.img", Served::bytes(content.clone()));
-    let seen: Arc<Mutex<Vec<Progress>>> = Arc::default();
-    let reporter = Reporter::new({
+    let seen: Arc<Mutex<Vec<(&'static str, u64, u64)>>> = Arc::default();
+    let reporter = {
         let seen = Arc::clone(&seen);
-        move |progress| seen.lock().unwrap().push(progress.clone())
-    });
-    let one = setting.client.file(&setting.cache, wanted(url.clone(), &content), &reporter);
-    let two = setting.client.file(&setting.cache, wanted(url, &content), &reporter);
+        move |stage, current, total| seen.lock().unwrap().push((stage, current, total))
+    };
+    let one = setting.client.file(&setting.store, wanted(url.clone(), &content), reporter.clone());
+    let two = setting.client.file(&setting.store, wanted(url, &content), reporter);
     let (one, two) = tokio::join!(one, two);
     assert_eq!(std::fs::read(one.unwrap()).unwrap(), content);
     two.unwrap();
     assert_eq!(setting.server.requests("/x.img").len(), 1);
-    assert_eq!(left(&setting.cache), [sha256(&content).to_string().replace(':', "-")]);
+    assert_eq!(left(&setting.store), [sha256(&content).to_string().replace(':', "-")]);
     let seen = seen.lock().unwrap();
-    let download: Vec<_> = seen.iter().filter(|progress| progress.stage == "download").collect();
-    assert!(download.len() > 2 && download.iter().all(|progress| progress.total == 1_000_000));
-    assert_eq!(download.last().unwrap().current, 1_000_000);
+    let download: Vec<_> = seen.iter().filter(|(stage, ..)| *stage == "download").collect();
+    assert!(download.len() > 2 && download.iter().all(|(.., total)| *total == 1_000_000));
+    assert_eq!(download.last().unwrap().1, 1_000_000);
 }
 
 #[tokio::test]
@@ -119,11 +140,11 @@ async fn another_process_goes_on_where_one_was_stopped() {
     let DownloadError::Stalled { received, .. } = &error else { panic!("{error}") };
     assert_eq!(*received, 800_000);
     assert!(error.to_string().contains(&url), "{error}");
-    assert!(left(&setting.cache).iter().any(|name| name.ends_with(".part")));
+    assert!(left(&setting.store).iter().any(|name| name.ends_with(".part")));
     setting.server.serve("/x", Served::bytes(content.clone()));
     fetch(&setting, wanted(url, &content)).await.unwrap();
     assert_eq!(setting.server.requests("/x").last().unwrap().headers["range"], "bytes=800000-");
-    assert_eq!(left(&setting.cache).len(), 1);
+    assert_eq!(left(&setting.store).len(), 1);
 }
 
 #[tokio::test]
@@ -171,7 +192,7 @@ async fn a_wrong_digest_leaves_nothing() {
     for part in [&url, &sha256(&content).to_string(), &sha256(&vec![1; 1_000_000]).to_string()] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    assert!(left(&setting.cache).is_empty());
+    assert!(left(&setting.store).is_empty());
 }
 
 #[tokio::test]
@@ -192,13 +213,13 @@ async fn lies_about_the_length_are_found_out() {
             (Manners::Announces(came), Some(expected)) => {
                 let text = error.to_string();
                 assert!(text.contains(&came.to_string()) && text.contains(&expected.to_string()), "{text}");
-                assert!(left(&setting.cache).is_empty());
+                assert!(left(&setting.store).is_empty());
             }
             (Manners::Announces(500_000), _) => assert!(matches!(error, DownloadError::Digest { .. }), "{error}"),
             (Manners::Announces(2_000_000), _) => assert!(matches!(error, DownloadError::Connection { .. }), "{error}"),
             _ => assert!(matches!(error, DownloadError::TooLarge { .. }), "{error}"),
         }
-        assert!(left(&setting.cache).iter().all(|name| name.ends_with(".part") || name.ends_with(".json")));
+        assert!(left(&setting.store).iter().all(|name| name.ends_with(".part") || name.ends_with(".json")));
     }
 }
 
@@ -239,7 +260,7 @@ async fn refusals_and_endless_redirects_are_told() {
     let there = setting.server.serve("/there", Served::bytes(content.clone()));
     let here = setting.server.serve("/here", Served::bytes("").with(Manners::RedirectsTo(there)));
     fetch(&setting, wanted(here, &content)).await.unwrap();
-    assert!(left(&setting.cache).iter().all(|name| !name.ends_with(".part")));
+    assert!(left(&setting.store).iter().all(|name| !name.ends_with(".part")));
 }
 
 #[tokio::test]
@@ -248,13 +269,13 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
     let content = content();
     let url = setting.server.serve("/x", Served::bytes(content.clone()));
     let other = Server::start();
-    let mut settings = Settings::default();
-    settings.certificates = Some(other.certificate.path().to_owned());
+    let mut settings = trusting(&other);
     let stranger = Client::new(&settings).unwrap();
-    let error = stranger.file(&setting.cache, wanted(url, &content), &Reporter::silent()).await.unwrap_err();
+    let error = stranger.file(&setting.store, wanted(url, &content), |_, _, _| {}).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
-    settings.certificates = Some("/dev/null".into());
-    assert!(matches!(Client::new(&settings), Err(DownloadError::Certificates { .. })));
+    settings.certificates = Some(Certificates::from_pem(Path::new("/none.pem"), Vec::new()));
+    let refused = Client::new(&settings).unwrap_err();
+    assert!(matches!(refused, DownloadError::Settings(SettingsError::Certificates { .. })), "{refused}");
 }
 
 #[tokio::test]
@@ -265,7 +286,7 @@ async fn offline_nothing_is_fetched() {
     let mut settings = Settings::default();
     settings.offline = true;
     let offline = Client::new(&settings).unwrap();
-    let get = async || offline.file(&setting.cache, wanted(url.clone(), &content), &Reporter::silent()).await;
+    let get = async || offline.file(&setting.store, wanted(url.clone(), &content), |_, _, _| {}).await;
     assert!(matches!(get().await.unwrap_err(), DownloadError::Offline { .. }));
     assert!(setting.server.requests("/x").is_empty());
     fetch(&setting, wanted(url.clone(), &content)).await.unwrap();
@@ -292,15 +313,15 @@ async fn a_full_disk_is_told_before_and_while_it_fills() {
     let huge = Wanted { size: None, limit: u64::MAX, ..wanted(url, &content) };
     let error = fetch(&setting, huge).await.unwrap_err();
     assert!(matches!(error, DownloadError::NoSpace { .. }), "{error}");
-    assert!(left(&setting.cache).is_empty());
+    assert!(left(&setting.store).is_empty());
     // /dev/full takes nothing.
     let url = setting.server.serve("/x", Served::bytes(content.clone()));
     let wanted = wanted(url, &content);
-    let part = setting.cache.root().join(format!("downloads/{}.part", sha256(&content).to_string().replace(':', "-")));
+    let part = setting.store.directory().join(format!("{}.part", sha256(&content).to_string().replace(':', "-")));
     std::os::unix::fs::symlink(Path::new("/dev/full"), &part).unwrap();
     let error = fetch(&setting, wanted).await.unwrap_err();
     assert!(matches!(error, DownloadError::NoSpace { .. } | DownloadError::File { .. }), "{error}");
-    assert!(left(&setting.cache).is_empty(), "{:?}", left(&setting.cache));
+    assert!(left(&setting.store).is_empty(), "{:?}", left(&setting.store));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::base::{digest::serde_as_text, random::hex};
+use crate::digest::{hex, serde_as_text};
 
 /// A SHA-256 or SHA-512. Written as its algorithm, a colon and lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,25 +20,25 @@ enum Algorithm {
 }
 
 /// Why a text is no digest.
-#[derive(Debug, thiserror::Error)]
-#[error("read the digest {0:?}: write sha256: and 64 hexadecimal digits, or sha512: and 128")]
-pub struct BadDigest(String);
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a digest: write sha256: and 64 hexadecimal digits, or sha512: and 128")]
+pub struct BadFileDigest(String);
 
 impl FileDigest {
     /// The digest that has so many hexadecimal digits, as in a publisher's list of them.
     ///
     /// # Errors
     ///
-    /// [`BadDigest`] where no algorithm that is known has digests of this length, or where these are no digits.
-    pub fn of_digits(digits: &str) -> Result<FileDigest, BadDigest> {
+    /// [`BadFileDigest`] where no algorithm that is known has digests of this length, or where these are no digits.
+    pub fn of_digits(digits: &str) -> Result<FileDigest, BadFileDigest> {
         let digits = digits.to_ascii_lowercase();
         let algorithm = match digits.len() {
             64 => Algorithm::Sha256,
             128 => Algorithm::Sha512,
-            _ => return Err(BadDigest(digits.chars().take(150).collect())),
+            _ => return Err(BadFileDigest(digits.chars().take(150).collect())),
         };
         if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(BadDigest(digits));
+            return Err(BadFileDigest(digits));
         }
         Ok(FileDigest { algorithm, digits })
     }
@@ -101,10 +101,10 @@ impl fmt::Display for FileDigest {
 }
 
 impl FromStr for FileDigest {
-    type Err = BadDigest;
+    type Err = BadFileDigest;
 
-    fn from_str(text: &str) -> Result<FileDigest, BadDigest> {
-        let bad = || BadDigest(text.chars().take(150).collect());
+    fn from_str(text: &str) -> Result<FileDigest, BadFileDigest> {
+        let bad = || BadFileDigest(text.chars().take(150).collect());
         let (algorithm, digits) = text.split_once(':').ok_or_else(bad)?;
         let digest = FileDigest::of_digits(digits).map_err(|_| bad())?;
         if digest.algorithm.name() == algorithm { Ok(digest) } else { Err(bad()) }

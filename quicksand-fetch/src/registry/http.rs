@@ -2,17 +2,23 @@
 //!
 //! Nothing of it is believed: answers are taken up to a size, waited for up to a time, and no redirection leaves encryption.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode, Url,
+    Client, Method, Proxy, RequestBuilder, Response, StatusCode, Url,
     header::{AUTHORIZATION, HeaderMap, LOCATION, WWW_AUTHENTICATE},
     redirect::Policy,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, pem::PemObject},
 };
 use serde::Deserialize;
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{RegistryError, credentials::Login};
+use super::{Access, RegistryError, credentials::Login};
+use crate::{Certificates, Settings};
 
 /// How long a connection may take to come about.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
@@ -74,14 +80,21 @@ impl Http {
         registry: &str,
         repository: &str,
         login: Option<Login>,
-        push: bool,
+        access: Access,
+        settings: &Settings,
         patience: Duration,
     ) -> Result<Http, RegistryError> {
         let failed = |source: Box<dyn Error + Send + Sync>| RegistryError::Failed {
             doing: format!("set up a client for {registry}"),
             source,
         };
+        let proxies = settings.proxies.parsed(proxy_url)?;
+        let roots = Certificates::trusted(settings.certificates.as_ref(), certificates)?;
+        let tls = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let tls = tls.map(|tls| tls.with_root_certificates(root_store(roots)).with_no_client_auth());
         let client = Client::builder()
+            .tls_backend_preconfigured(tls.map_err(|error| failed(error.into()))?)
+            .proxy(Proxy::custom(move |url| proxies.of(url.as_str()).cloned()))
             .connect_timeout(CONNECT_PATIENCE)
             .redirect(Policy::custom(|attempt| {
                 let from_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
@@ -101,7 +114,10 @@ impl Http {
             base: format!("https://{registry}/v2/").parse().map_err(|error| failed(Box::new(error)))?,
             registry: registry.to_owned(),
             repository: repository.to_owned(),
-            actions: if push { "pull,push" } else { "pull" },
+            actions: match access {
+                Access::Pull => "pull",
+                Access::Push => "pull,push",
+            },
             login,
             authorization: Mutex::default(),
             patience,
@@ -247,7 +263,7 @@ impl Http {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let doing = format!("{doing}: get a token");
+        let doing = format!("{doing}: could not get a token");
         let realm = challenge.parameter("realm").unwrap_or_default();
         let wrong = |found: &str| {
             let (doing, expected) = (doing.clone(), "the address of a server of tokens".to_owned());
@@ -307,6 +323,32 @@ impl Http {
                 RegistryError::Failed { doing, source: Box::new(Answer { url, status, said }) }
             }
         }
+    }
+}
+
+/// The program's own choice where it has made one.
+fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().map_or_else(|| Arc::new(ring::default_provider()), Arc::clone)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+fn root_store(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    // A system's bundle may have one that rustls does not take.
+    roots.add_parsable_certificates(certificates);
+    roots
+}
+
+/// Reads the URL of a proxy, which may lack its scheme.
+fn proxy_url(text: &str) -> Result<Url, String> {
+    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url: Url = whole.parse().map_err(|_| "it is no URL".to_owned())?;
+    match url.scheme() {
+        "http" | "https" if url.has_host() => Ok(url),
+        scheme => Err(format!("the scheme {scheme} is not supported")),
     }
 }
 
@@ -372,6 +414,18 @@ impl Challenge {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_is_a_host_with_or_without_a_scheme() {
+        for (text, url) in [("p:2", "http://p:2/"), ("http://u:x@p:2", "http://u:x@p:2/"), ("https://p", "https://p/")]
+        {
+            assert_eq!(proxy_url(text).unwrap().as_str(), url);
+        }
+        for wrong in ["gopher://user:secret@x", "socks5://x", "", "http://"] {
+            let why = proxy_url(wrong).unwrap_err();
+            assert!(!why.contains("secret"), "{why}");
+        }
+    }
 
     #[test]
     fn challenges_are_read() {

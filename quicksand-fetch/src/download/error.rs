@@ -1,22 +1,29 @@
-//! Why something could not be fetched.
+//! Why something could not be downloaded.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{error::Error, io, path::PathBuf, time::Duration};
 
-use super::FileDigest;
-use crate::base::cache::CacheError;
+use crate::{FileDigest, SettingsError};
 
 /// Why a file could not be downloaded. Each tells the URL, and what was expected and what came.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownloadError {
-    /// `QUICKSAND_OFFLINE` is set.
-    #[error("download {url}: QUICKSAND_OFFLINE is set, and the cache does not have it; unset it, or fetch it before")]
+    /// The [settings](crate::Settings::offline) forbid it.
+    #[error(
+        "failed to download {url}: the cache does not have the file, and QUICKSAND_OFFLINE forbids a download; unset QUICKSAND_OFFLINE, or fetch the file before"
+    )]
     Offline {
         /// What was to be fetched.
         url: String,
     },
+    /// The feature `download` is missing.
+    #[error("failed to download {url}: this program was built without quicksand's feature `download`")]
+    NotBuilt {
+        /// What was to be fetched.
+        url: String,
+    },
     /// The server could not be reached, or the connection broke, time and again.
-    #[error("download {url}: {what} ({tries} tries)")]
+    #[error("failed to download {url}: {what} ({tries} tries)")]
     Connection {
         /// What was to be fetched.
         url: String,
@@ -26,7 +33,7 @@ pub enum DownloadError {
         tries: u32,
     },
     /// The server refused.
-    #[error("download {url}: expected the file, and the server answered {status}")]
+    #[error("failed to download {url}: expected the file, and the server answered {status}")]
     Status {
         /// What was to be fetched.
         url: String,
@@ -34,7 +41,7 @@ pub enum DownloadError {
         status: u16,
     },
     /// The server led elsewhere too often, or from an encrypted connection to one that is not.
-    #[error("download {url}: {why}")]
+    #[error("failed to download {url}: {why}")]
     Redirect {
         /// What was to be fetched.
         url: String,
@@ -42,7 +49,7 @@ pub enum DownloadError {
         why: &'static str,
     },
     /// What came has another size than what was announced.
-    #[error("download {url}: expected {expected} bytes, and {came} came")]
+    #[error("failed to download {url}: expected {expected} bytes, and {came} came")]
     Size {
         /// What was to be fetched.
         url: String,
@@ -52,7 +59,7 @@ pub enum DownloadError {
         came: u64,
     },
     /// There is more than anybody could want.
-    #[error("download {url}: expected at most {limit} bytes, and there are more")]
+    #[error("failed to download {url}: expected at most {limit} bytes, and there are more")]
     TooLarge {
         /// What was to be fetched.
         url: String,
@@ -60,7 +67,7 @@ pub enum DownloadError {
         limit: u64,
     },
     /// What came is not what the publisher made.
-    #[error("download {url}: expected {expected}, and {came} came; what was fetched is removed")]
+    #[error("failed to download {url}: expected {expected}, and {came} came; the file that came is removed")]
     Digest {
         /// What was to be fetched.
         url: String,
@@ -70,7 +77,7 @@ pub enum DownloadError {
         came: FileDigest,
     },
     /// Nothing came, or next to nothing, for too long.
-    #[error("download {url}: nothing came for {} s after {received} bytes; what is there is kept, and the next try goes on from it",
+    #[error("failed to download {url}: nothing came for {} s after {received} bytes; these bytes are kept, and the next try goes on from there",
             waited.as_secs())]
     Stalled {
         /// What was to be fetched.
@@ -81,7 +88,7 @@ pub enum DownloadError {
         waited: Duration,
     },
     /// The disk is full. What was fetched is removed, since it would keep it full.
-    #[error("download {url} to {}: the disk is full; {needed} bytes are needed there", path.display())]
+    #[error("failed to download {url} to {}: the disk is full; {needed} bytes are needed there", path.display())]
     NoSpace {
         /// What was to be fetched.
         url: String,
@@ -90,8 +97,8 @@ pub enum DownloadError {
         /// How many bytes it has, as far as that is known.
         needed: u64,
     },
-    /// A file in the cache failed us.
-    #[error("download {url}: {what} {}", path.display())]
+    /// A file in the directory failed us.
+    #[error("failed to download {url}: could not {what} {}", path.display())]
     File {
         /// What was to be fetched.
         url: String,
@@ -102,29 +109,21 @@ pub enum DownloadError {
         /// What came of it.
         source: io::Error,
     },
-    /// A file of certificates can't be used.
-    #[error("trust the certificates in {} (SSL_CERT_FILE): {why}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A variable that is to name a proxy does not.
-    #[error("connect as {name} says: {why}; write http://HOST:PORT")]
-    Proxy {
-        /// The variable, in lower case.
-        name: &'static str,
-        /// What is wrong with it.
-        why: String,
+    /// The file's lock was not to be had.
+    #[error("failed to download {url}: could not take the lock of the file")]
+    Lock {
+        /// What was to be fetched.
+        url: String,
+        /// What came of it.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The caller gave it up.
-    #[error("download {url}: it was given up")]
+    #[error("failed to download {url}: the caller gave the download up")]
     GivenUp {
         /// What was to be fetched.
         url: String,
     },
-    /// The cache failed us.
+    /// The settings can't be followed.
     #[error(transparent)]
-    Cache(#[from] CacheError),
+    Settings(#[from] SettingsError),
 }

@@ -1,64 +1,58 @@
-//! Registries as OCI has them: places from which manifests and blobs are pulled by their digests, and to which they are pushed.
-//!
-//! - `credentials`: with whose login;
-//! - `http`: what is said, how long it is waited for, and how much is listened to;
-//! - `transfer`, `push`: blobs from there and to there, tried again where it breaks off. Nothing is believed whose digest was not
-//!   computed.
+//! A place in a registry, spoken to.
 
-mod credentials;
-mod error;
-mod http;
-mod push;
-mod transfer;
-
-use std::{sync::Once, time::Duration};
+use std::time::Duration;
 
 use oci_spec::distribution::{ParseError, Reference};
 use reqwest::Method;
 
-pub use error::RegistryError;
-
-use crate::base::{digest::Digest, environment::Environment};
-use credentials::Login;
-use http::{Ask, Http};
+use super::{
+    Access, LARGEST_DOCUMENT, Logins, RegistryError,
+    credentials::Login,
+    http::{Ask, Http},
+};
+use crate::{Digest, Settings};
 
 /// How long nothing may come.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The most that a document may take: what registries allow.
-pub(crate) const LARGEST_DOCUMENT: u64 = 4 << 20;
 
 /// A place in a registry: something with a name, with its tag or digest.
-pub(crate) struct Registry {
-    http: Http,
-    reference: Reference,
+#[derive(Debug)]
+pub struct Registry {
+    pub(super) http: Http,
+    pub(super) reference: Reference,
     /// How long nothing may come.
-    patience: Duration,
+    pub(super) patience: Duration,
 }
 
 impl Registry {
     /// Finds the login for the place, and how the registry is spoken to. Nothing else is asked of it yet.
-    pub(crate) async fn connect(reference: &str, push: bool) -> Result<Registry, RegistryError> {
-        // As images name it, and as everybody else does.
-        let place = parse(reference.strip_prefix("oci:").unwrap_or(reference))?;
-        if Environment::read()?.offline {
-            let doing = format!("{} {place}", if push { "push" } else { "pull" });
-            return Err(RegistryError::Offline { doing });
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn connect(
+        reference: &str,
+        access: Access,
+        settings: &Settings,
+        logins: &Logins,
+    ) -> Result<Registry, RegistryError> {
+        let place = parse(reference)?;
+        if settings.offline {
+            return Err(RegistryError::Offline { doing: format!("{} {place}", access.verb()) });
         }
-        let login = credentials::find(place.resolve_registry()).await?;
-        Registry::open(place, login, push, PATIENCE).await
+        let login = logins.find(place.resolve_registry()).await?;
+        Registry::open(place, login, access, settings, PATIENCE).await
     }
 
-    async fn open(
+    pub(super) async fn open(
         reference: Reference,
         login: Option<Login>,
-        push: bool,
+        access: Access,
+        settings: &Settings,
         patience: Duration,
     ) -> Result<Registry, RegistryError> {
-        static TLS: Once = Once::new();
-        // Where the program has chosen another one before, that is used.
-        TLS.call_once(|| _ = rustls::crypto::ring::default_provider().install_default());
         let host = reference.resolve_registry();
-        let mut http = Http::new(host, reference.repository(), login, push, patience)?;
+        let mut http = Http::new(host, reference.repository(), login, access, settings, patience)?;
         match http.greet().await {
             // On this host nobody listens in, so that registries may do without certificates there.
             Err(RegistryError::Failed { .. }) if is_loopback(host) => {
@@ -71,7 +65,11 @@ impl Registry {
     }
 
     /// The manifest or index that the reference, or a digest of the same name, means. It is what its digest says.
-    pub(crate) async fn manifest(
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError`].
+    pub async fn manifest(
         &self,
         digest: Option<&Digest>,
         media_types: &[&str],
@@ -92,24 +90,28 @@ impl Registry {
     }
 
     /// Where the manifest of a digest is, or that which the reference means.
-    fn manifest_path(&self, digest: Option<&Digest>) -> String {
+    pub(super) fn manifest_path(&self, digest: Option<&Digest>) -> String {
         let own = || self.reference.digest().or(self.reference.tag()).unwrap_or("latest").to_owned();
         format!("manifests/{}", digest.map_or_else(own, Digest::to_string))
     }
 
     /// The reference in full, with the registry's name.
-    pub(crate) fn reference(&self) -> String {
+    pub fn reference(&self) -> String {
         self.reference.whole()
     }
 
     /// What has that digest there.
-    pub(crate) fn reference_of(&self, digest: &Digest) -> String {
+    pub fn reference_of(&self, digest: &Digest) -> String {
         format!("{}/{}@{digest}", self.reference.registry(), self.reference.repository())
     }
 }
 
 /// Checks a reference, and gives it in full with the digest that it names.
-pub(crate) fn parse_full(reference: &str) -> Result<(String, Option<Digest>), RegistryError> {
+///
+/// # Errors
+///
+/// [`RegistryError::Reference`].
+pub fn parse_full(reference: &str) -> Result<(String, Option<Digest>), RegistryError> {
     let place = parse(reference)?;
     let digest = place.digest().map(|digest| {
         let wrong = |_| RegistryError::Reference { reference: reference.to_owned(), why: "it has no SHA-256".into() };
