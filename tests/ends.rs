@@ -116,6 +116,25 @@ async fn a_guest_that_ends_or_sleeps_is_told_or_lived_through() {
     assert_eq!(shell(&waits, "cat /root/f").await, "kept\n");
 }
 
+/// Sleep with the machine's power off, as a laptop's: its memory is on its disk by then.
+const HIBERNATE: &str = "fallocate -l 768M /swapfile && chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile && \
+                         systemctl hibernate; sleep 1000";
+
+#[tokio::test]
+async fn a_guest_that_is_put_to_sleep_by_its_init_is_told_and_comes_back() {
+    let sb = Sandbox::builder("debian").start().await.unwrap();
+    shell(&sb, "echo kept > /root/f; sync").await;
+    sb.checkpoint("clean").await.unwrap();
+    let is_suspended: Told = |error| matches!(error, Error::Guest(ChannelError::Suspended));
+    for (line, is_it) in [("systemctl suspend; sleep 1000", is_suspended), (HIBERNATE, is_off)] {
+        let error = sb.execute(line).await.unwrap_err();
+        assert!(is_it(&error), "{line}: {error:?}");
+        sb.reboot().await.unwrap();
+        assert_eq!(shell(&sb, "cat /root/f").await, "kept\n", "{line}");
+        sb.revert("clean").await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_guest_that_does_not_answer_goes_down_by_its_button_or_is_reset() {
     let sb = Sandbox::builder("debian").start().await.unwrap();

@@ -161,7 +161,8 @@ impl News {
         match &*event.name {
             "VSERPORT_CHANGE" if event.data["id"] == AGENT_PORT => event.data["open"].as_bool().map(News::Port),
             "BLOCK_IO_ERROR" => disk_failure(&event.data).map(|why| News::Stopped(ChannelError::DiskStopped(why))),
-            "SUSPEND" | "SUSPEND_DISK" => Some(News::Stopped(ChannelError::Suspended)),
+            // Asleep on its disk, it is off: QEMU ends, as at any power-off.
+            "SUSPEND" => Some(News::Stopped(ChannelError::Suspended)),
             _ => None,
         }
     }
