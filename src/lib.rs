@@ -52,11 +52,12 @@
 //! of the package; those that [`sandbox_test`] makes are made again when what they are made from changes.
 
 pub use quicksand_core::{
-    Accel, Accelerator, ArchiveError, Changes, ChannelError, Child, Chord, Command, DEFAULT_BOOT_TIMEOUT,
-    DEFAULT_MEMORY, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, DEFAULT_WAIT_TIMEOUT, Error, ExitStatus, FindChanges, Found,
-    HOST_NAME, InstallError, KeptMachine, Kernel, Key, MouseButton, Network, NetworkMode, Output, ParseSizeError,
-    PortForward, Progress, Reporter, Result, Sandbox, SandboxBuilder, Save, SaveReport, Saves, Size, Stage, StartCause,
-    StartError, StartKind, StartReport, Terminal, TerminalCommand, Vnc, Wait,
+    Accel, Accelerator, ArchiveError, Changes, ChannelError, CheckedOutput, Child, Chord, Command,
+    DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, DEFAULT_WAIT_TIMEOUT, Error,
+    ExitStatus, FindChanges, Found, HOST_NAME, InstallError, KeptMachine, Kernel, Key, MouseButton, Network,
+    NetworkMode, Output, ParseSizeError, PortForward, Progress, Reporter, Result, Sandbox, SandboxBuilder, Save,
+    SaveReport, Saves, Size, Stage, StartCause, StartError, StartKind, StartReport, Terminal, TerminalCommand, Vnc,
+    Wait,
 };
 #[cfg(feature = "mounts")]
 pub use quicksand_core::{ActiveMount, Mount};

@@ -38,10 +38,10 @@ fn child() {
         tell("begins");
         for _ in 0..variable("ADMISSION_MORE").map_or(0, |number| number.parse().unwrap()) {
             let more = Sandbox::builder("debian").accel(Accel::Tcg).start().await.unwrap();
-            assert!(more.execute("true").await.unwrap().success());
+            more.execute("true").await.unwrap().check().unwrap();
             std::mem::forget(more);
         }
-        assert!(sb.execute("true").await.unwrap().success());
+        sb.execute("true").await.unwrap().check().unwrap();
         if let Some(seconds) = variable("ADMISSION_SECONDS") {
             tokio::time::sleep(Duration::from_secs_f64(seconds.parse().unwrap())).await;
         }

@@ -12,6 +12,8 @@ fn a_plain_function_gets_it(sb: blocking::Sandbox) -> quicksand::Result<()> {
     assert_eq!(sb.execute("uname -s")?.stdout, "Linux\n");
     let out = sb.command("sh").args(["-c", "cat; echo $K"]).env("K", "v").stdin("in ").output()?;
     assert_eq!(out.stdout, "in v\n");
+    assert_eq!(sb.execute("cat /etc/no-such-file || echo none")?.check()?.stdout, "none\n");
+    assert!(matches!(sb.execute("exit 3")?.check(), Err(Error::CommandFailed { .. })));
     sb.write_file("/root/x", "content")?;
     assert_eq!(sb.read_file("/root/x")?, b"content");
 
@@ -86,7 +88,7 @@ fn a_plain_setup_may_fail(_sb: blocking::Sandbox) {}
 #[sandbox_test(image = "debian", timeout = "700ms")]
 #[should_panic(expected = "the test's body took longer than 700ms")]
 fn a_plain_function_has_its_time(sb: blocking::Sandbox) {
-    sb.command("sleep").arg("60").output().unwrap();
+    let _ = sb.command("sleep").arg("60").output().unwrap();
 }
 
 /// In a program of its own, without any runtime: threads share one sandbox.
@@ -106,7 +108,7 @@ fn threads_share_a_sandbox_without_a_runtime() {
 
     // What puts another machine in the place of the first.
     sb.checkpoint("before").unwrap();
-    sb.execute("echo later > /root/later").unwrap();
+    sb.execute("echo later > /root/later").unwrap().check().unwrap();
     let twin = sb.fork().unwrap();
     sb.revert("before").unwrap();
     assert_eq!(sb.execute("ls /root").unwrap().stdout, "");

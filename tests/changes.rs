@@ -16,9 +16,7 @@ use quicksand::{
 };
 
 async fn shell(sb: &Sandbox, line: &str) -> String {
-    let output = sb.execute(line).await.unwrap();
-    assert!(output.success(), "{line}: {output:?}");
-    output.stdout
+    sb.execute(line).await.unwrap().check().unwrap().stdout
 }
 
 async fn shown(sb: &Sandbox) -> String {
@@ -127,7 +125,7 @@ async fn what_a_file_has_beside_is_told(sb: Sandbox) -> quicksand::Result<()> {
 
 #[sandbox_test(image = "debian")]
 fn patterns_add_to_the_default_ones_or_take_their_place(sb: blocking::Sandbox) -> quicksand::Result<()> {
-    sb.execute("mkdir -p /opt/a/b; echo x > /opt/a/b/x; echo y > /opt/y; date >> /var/log/mine")?;
+    sb.execute("mkdir -p /opt/a/b; echo x > /opt/a/b/x; echo y > /opt/y; date >> /var/log/mine")?.check()?;
     let shown = |changes: quicksand::Changes| changes.files.into_iter().map(|change| change.path).collect::<Vec<_>>();
     let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
     assert_eq!(shown(sb.changes().done()?), paths(&["/opt/a", "/opt/a/b", "/opt/a/b/x", "/opt/y"]));

@@ -24,8 +24,7 @@ async fn counter(sb: &Sandbox) -> quicksand::Result<()> {
     sb.write_file("/usr/local/bin/counter", PROGRAM).await?;
     sb.write_file("/etc/systemd/system/counter.socket", SOCKET).await?;
     sb.write_file("/etc/systemd/system/counter@.service", SERVICE).await?;
-    let out = sb.execute("chmod 755 /usr/local/bin/counter && systemctl enable --now counter.socket").await?;
-    assert!(out.success(), "{out}");
+    sb.execute("chmod 755 /usr/local/bin/counter && systemctl enable --now counter.socket").await?.check()?;
     Ok(())
 }
 
@@ -64,10 +63,10 @@ async fn a_server_that_is_down_is_told_from_one_that_is_gone(_base: Sandbox) -> 
     let (server, client) = server_and_client(&network).await?;
     assert_eq!(visit(&client).await?.stdout, "visitor 1\n");
 
-    assert!(server.execute("systemctl stop counter.socket").await?.success());
+    server.execute("systemctl stop counter.socket").await?.check()?;
     let out = visit(&client).await?;
     assert_eq!(out.exit_code, 7, "the connection is refused: {out}");
-    assert!(server.execute("systemctl start counter.socket").await?.success());
+    server.execute("systemctl start counter.socket").await?.check()?;
     assert_eq!(visit(&client).await?.stdout, "visitor 2\n", "it remembers");
 
     server.stop().await?;

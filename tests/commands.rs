@@ -13,6 +13,16 @@ async fn a_line_of_shell_and_its_streams(sb: Sandbox) -> quicksand::Result<()> {
     let output = sb.execute("echo out; echo err >&2; exit 7").await?;
     assert_eq!((&*output.stdout, &*output.stderr, output.exit_code), ("out\n", "err\n", 7));
     assert!(!output.success());
+    let error = output.check().unwrap_err();
+    assert!(matches!(&error, Error::CommandFailed { status: ExitStatus::Code(7), .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.ends_with(": exit code 7\n    stdout: out\n    stderr: err"), "{text}");
+    assert!(text.contains("echo out; echo err >&2; exit 7"), "{text}");
+
+    // A signal is no success either, and what a guest prints does not reach the terminal.
+    let killed = sb.execute("printf '\\033[2Jgone\\n'; kill -TERM $$").await?.check().unwrap_err().to_string();
+    assert!(killed.ends_with(": signal 15\n    stdout: gone"), "{killed:?}");
+    assert_eq!(sb.execute("echo out").await?.check()?.stdout, "out\n");
     Ok(())
 }
 
@@ -43,7 +53,7 @@ async fn environment_directory_and_user(sb: Sandbox) -> quicksand::Result<()> {
     assert_eq!(sb.command("pwd").output().await?.stdout, "/root\n");
     assert_eq!(sb.command("pwd").current_dir("/usr/share").output().await?.stdout, "/usr/share\n");
 
-    sb.execute("useradd --create-home --groups audio,video ann").await?;
+    sb.execute("useradd --create-home --groups audio,video ann").await?.check()?;
     let output =
         sb.command("sh").args(["-c", "id -un; id -Gn; pwd; echo $HOME; touch /root/x"]).user("ann").output().await?;
     assert_eq!(output.stdout, "ann\nann audio video\n/home/ann\n/home/ann\n");
@@ -98,7 +108,7 @@ async fn what_can_not_be_run_is_an_error_and_no_more(sb: Sandbox) -> quicksand::
     }
     let error = sb.command("true").arg("x".repeat(1 << 20)).output().await.unwrap_err();
     assert!(error.to_string().contains("the limit is") && error.to_string().contains("stdin(..)"), "{error}");
-    assert!(sb.command("true").output().await?.success());
+    sb.command("true").output().await?.check()?;
     Ok(())
 }
 
@@ -166,7 +176,8 @@ async fn a_dropped_child_is_killed_and_a_background_one_is_not_waited_for(sb: Sa
     let begun = Instant::now();
     assert_eq!(sb.execute("sleep 1000 & echo started").await?.stdout, "started\n");
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-    assert!(sb.command("pgrep").arg("sleep").output().await?.success(), "it runs on in the background");
+    // It runs on in the background.
+    sb.command("pgrep").arg("sleep").output().await?.check()?;
     Ok(())
 }
 
@@ -178,7 +189,7 @@ async fn output_without_lines_or_text_and_beyond_the_limit(sb: Sandbox) -> quick
     let limited =
         sb.command("head").args(["-c", "2000000", "/dev/zero"]).output_limit(Size::from_mib(1)).output().await;
     assert!(matches!(limited, Err(Error::TooLong { .. })));
-    assert!(sb.command("true").output().await?.success());
+    sb.command("true").output().await?.check()?;
     Ok(())
 }
 

@@ -21,27 +21,24 @@ const FILES: [(&str, &str); 4] = [
 
 #[sandbox_test(image = "debian")]
 async fn changes_what_it_should_and_no_more(sb: Sandbox) -> quicksand::Result<()> {
-    let out = curl_pipe_sh(&sb, &FILES, "").await?;
-    assert!(out.success(), "{out}");
+    curl_pipe_sh(&sb, &FILES, "").await?.check()?;
     assert_sandbox_snapshot!(sb.changes().await?);
     Ok(())
 }
 
 #[sandbox_test(image = "debian")]
 async fn changes_nothing_when_it_is_run_again(sb: Sandbox) -> quicksand::Result<()> {
-    curl_pipe_sh(&sb, &FILES, "").await?;
+    curl_pipe_sh(&sb, &FILES, "").await?.check()?;
     let once = sb.changes().await?;
-    let out = curl_pipe_sh(&sb, &FILES, "").await?;
-    assert!(out.success(), "{out}");
+    curl_pipe_sh(&sb, &FILES, "").await?.check()?;
     assert_eq!(sb.changes().await?.to_string(), once.to_string());
     Ok(())
 }
 
 #[sandbox_test(image = "debian")]
 async fn leaves_nothing_when_it_is_removed(sb: Sandbox) -> quicksand::Result<()> {
-    curl_pipe_sh(&sb, &FILES, "").await?;
-    let out = curl_pipe_sh(&sb, &FILES, "--remove").await?;
-    assert!(out.success(), "{out}");
+    curl_pipe_sh(&sb, &FILES, "").await?.check()?;
+    curl_pipe_sh(&sb, &FILES, "--remove").await?.check()?;
     let changes = sb.changes().await?;
     assert!(changes.is_empty(), "{changes}");
     Ok(())
@@ -59,7 +56,7 @@ async fn leaves_nothing_when_a_file_is_missing(sb: Sandbox) -> quicksand::Result
 #[sandbox_test(image = "debian")]
 async fn does_nothing_when_the_script_arrives_cut_short(sb: Sandbox) -> quicksand::Result<()> {
     let script = FILES[0].1;
-    curl_pipe_sh(&sb, &[("/install.sh", &script[..script.len() - 20])], "").await?;
+    let _ = curl_pipe_sh(&sb, &[("/install.sh", &script[..script.len() - 20])], "").await?;
     let changes = sb.changes().await?;
     assert!(changes.is_empty(), "{changes}");
     Ok(())

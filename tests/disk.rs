@@ -3,9 +3,7 @@
 use quicksand::{Error, Sandbox, Size, StartKind};
 
 async fn shell(sb: &Sandbox, line: &str) -> String {
-    let output = sb.execute(line).await.unwrap();
-    assert!(output.success(), "{line}: {output:?}");
-    output.stdout
+    sb.execute(line).await.unwrap().check().unwrap().stdout
 }
 
 /// The sizes of the root file system and of its disk, in bytes.

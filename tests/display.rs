@@ -71,11 +71,11 @@ async fn picture_of(sb: &Sandbox, is_it: impl Fn(&Picture) -> bool) -> Picture {
 
 /// Has a program of the guest take over its first console, without a cursor that blinks.
 async fn on_console(sb: &Sandbox, script: &str) -> quicksand::Child {
-    let stopped = sb
-        .execute("systemctl stop getty@tty1 && rm -f /tmp/ready && printf '\\033c\\033[?25l' > /dev/tty1")
+    sb.execute("systemctl stop getty@tty1 && rm -f /tmp/ready && printf '\\033c\\033[?25l' > /dev/tty1")
         .await
+        .unwrap()
+        .check()
         .unwrap();
-    assert!(stopped.success(), "{stopped:?}");
     let script = format!("touch /tmp/ready; {script}");
     let enter = r#"exec setsid --ctty --wait sh -c "$1" < /dev/tty1 > /dev/tty1 2>&1"#;
     let child = sb.command("sh").args(["-c", enter, "enter", &script]).spawn().await.unwrap();
@@ -129,7 +129,11 @@ async fn the_console_asks_for_a_login() {
     let sb = builder().start().await.unwrap();
     let at_first = Picture::take(&sb).await;
     assert!((0..6).any(|line| !at_first.is_blank(line, 0..20)), "the console is blank");
-    sb.execute("useradd ann; echo ann:secret | chpasswd; setterm --cursor off > /dev/tty1").await.unwrap();
+    sb.execute("useradd ann; echo ann:secret | chpasswd; setterm --cursor off > /dev/tty1")
+        .await
+        .unwrap()
+        .check()
+        .unwrap();
     sb.type_text("ann\n").await.unwrap();
     // What is typed before it asks for the password is lost.
     sb.wait_until_succeeds("pgrep -x login && stty -a < /dev/tty1 | grep -qw -- -echo").await.unwrap();
@@ -172,7 +176,7 @@ async fn the_pointer_moves_and_clicks() {
     let find = "grep -l Tablet /sys/class/input/event*/device/name | cut -d/ -f5";
     let device = sb.execute(find).await.unwrap().stdout.trim().to_owned();
     assert!(device.starts_with("event"), "{device:?}");
-    sb.execute(format!("cat /dev/input/{device} > /tmp/events 2>&1 &")).await.unwrap();
+    sb.execute(format!("cat /dev/input/{device} > /tmp/events 2>&1 &")).await.unwrap().check().unwrap();
     sb.wait_until_succeeds(format!("ls -l /proc/$(pgrep -x cat)/fd | grep -q input/{device}")).await.unwrap();
     sb.mouse_move(360, 100).await.unwrap();
     sb.mouse_move(719, 399).await.unwrap();

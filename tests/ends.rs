@@ -9,9 +9,7 @@ use quicksand::{ChannelError, Error, ExitStatus, Sandbox, StartCause};
 const SOON: Duration = Duration::from_secs(40);
 
 async fn shell(sb: &Sandbox, line: &str) -> String {
-    let output = sb.execute(line).await.unwrap();
-    assert!(output.success(), "{line}: {output:?}");
-    output.stdout
+    sb.execute(line).await.unwrap().check().unwrap().stdout
 }
 
 /// What a guest's end is told as.

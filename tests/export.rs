@@ -16,9 +16,7 @@ fn directory() -> tempfile::TempDir {
 }
 
 async fn shell(sb: &Sandbox, line: &str) -> String {
-    let output = sb.execute(line).await.unwrap();
-    assert!(output.success(), "{line}: {output:?}");
-    output.stdout
+    sb.execute(line).await.unwrap().check().unwrap().stdout
 }
 
 #[tokio::test]

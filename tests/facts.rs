@@ -124,7 +124,7 @@ async fn several_at_once_take_one_round_trip(sb: Sandbox) -> quicksand::Result<(
         sb.facts(four()).await?;
         files.push(begun.elapsed());
         let begun = Instant::now();
-        sb.command("true").output().await?;
+        sb.command("true").output().await?.check()?;
         process.push(begun.elapsed());
     }
     let median = |times: &mut Vec<Duration>| {
@@ -152,7 +152,8 @@ fn a_guest_that_lies_harms_nobody(sb: blocking::Sandbox) -> quicksand::Result<()
         "head -c 300000 /dev/zero | tr '\\0' x >/tmp/long; printf 'ann:x:-1:99999999999:%s' \"$(cat /tmp/long)\" >/etc/passwd;
          mkfifo /tmp/fifo; mv /var/lib/dpkg/status /tmp/status; ln -s /tmp/fifo /root/to-pipe;
          printf 'Package: \\033[2Jgit\\n\\nPackage: git\\nVersion: %s\\n' \"$(cat /tmp/long)\" >/var/lib/dpkg/status",
-    )?;
+    )?
+    .check()?;
     sb.user("ann")?.assert_absent();
     let error = sb.package("git").unwrap_err().to_string();
     assert!(error.contains("look at the package git: the guest says:") && error.contains("too long"), "{error}");

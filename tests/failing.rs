@@ -40,10 +40,18 @@ fn child() {
         ..TestMeta::new(variable("FAILING_NAME").leak(), variable("FAILING_PACKAGE").leak(), start)
     };
     run(&meta, async |sb: Sandbox| -> Result<(), String> {
-        sb.execute("echo only > /dev/shm/here; logger -t failing 'a line in the journal'").await.unwrap();
+        sb.execute("echo only > /dev/shm/here; logger -t failing 'a line in the journal'")
+            .await
+            .unwrap()
+            .check()
+            .unwrap();
         assert_eq!(sb.execute("echo printed; echo complained >&2; exit 3").await.unwrap().exit_code, 3);
         let _program = sb.command("sleep").arg("4321").spawn().await.unwrap();
-        sb.execute("until pgrep -x sleep; do :; done; cat /etc/machine-id > /dev/shm/id").await.unwrap();
+        sb.execute("until pgrep -x sleep; do :; done; cat /etc/machine-id > /dev/shm/id")
+            .await
+            .unwrap()
+            .check()
+            .unwrap();
         println!("is there");
         match how.as_str() {
             "pass" => Ok(()),
@@ -58,7 +66,7 @@ fn child() {
                 panic!("after the end");
             }
             _ => {
-                sb.execute("sleep 600").await.unwrap();
+                let _ = sb.execute("sleep 600").await.unwrap();
                 Ok(())
             }
         }
@@ -82,8 +90,7 @@ async fn resume() {
         let out = sb
             .execute("pgrep -x sleep -a; cat /dev/shm/here; cmp /etc/machine-id /dev/shm/id && rm /dev/shm/here")
             .await;
-        let out = out.unwrap();
-        assert!(out.success(), "{out:?}");
+        let out = out.unwrap().check().unwrap();
         assert!(out.stdout.contains("sleep 4321") && out.stdout.ends_with("only\n"), "{out:?}");
     }
 }

@@ -33,7 +33,7 @@ async fn a_file_is_written_and_read(sb: Sandbox) -> quicksand::Result<()> {
         sb.write_file("/root/f", &bytes).await?;
         assert!(sb.read_file("/root/f").await? == bytes, "{len}");
     }
-    sb.execute("printf 'odd' > \"/root/$(printf 'a b\\n\\377')\"").await?;
+    sb.execute("printf 'odd' > \"/root/$(printf 'a b\\n\\377')\"").await?.check()?;
     let odd: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(b"/root/a b\n\xff".to_vec());
     assert_eq!(sb.read_file(Path::new(&odd)).await?, b"odd");
     Ok(())
@@ -48,7 +48,8 @@ async fn what_can_not_be_read_or_written_says_why(sb: Sandbox) -> quicksand::Res
         "cd /root; mkfifo pipe read written; ln -s pipe link; mkdir /opt/of; mkfifo /opt/of/pipe; (cat read; touch got) & sleep 1000 >written &
          perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => q(/root/socket), Listen => 1) or die'",
     )
-    .await?;
+    .await?
+    .check()?;
     let cases = [
         (sb.read_file("/root/pipe").await.map(drop), "a named pipe"),
         (sb.read_file("/root/written").await.map(drop), "a named pipe"),
@@ -120,7 +121,7 @@ async fn a_directory_goes_in_and_comes_out_as_it_was(sb: Sandbox) -> quicksand::
 
     sb.upload(&from, "/opt/dist").await?;
     assert_eq!(sb.execute("/opt/dist/sub/link; stat -c '%a %U' /opt/dist/run.sh").await?.stdout, "ran\n750 root\n");
-    sb.execute("mkdir /opt/dist/closed && chmod 500 /opt/dist/closed && mkfifo /opt/dist/pipe").await?;
+    sb.execute("mkdir /opt/dist/closed && chmod 500 /opt/dist/closed && mkfifo /opt/dist/pipe").await?.check()?;
 
     let to = temp.path().join("to");
     sb.download("/opt/dist", &to).await?;
@@ -133,7 +134,7 @@ async fn a_directory_goes_in_and_comes_out_as_it_was(sb: Sandbox) -> quicksand::
     assert!(!to.join("pipe").exists());
 
     // A second time adds to what is there, and a single file is a file.
-    sb.execute("echo new > /opt/dist/new").await?;
+    sb.execute("echo new > /opt/dist/new").await?.check()?;
     sb.download("/opt/dist", &to).await?;
     assert_eq!(fs::read(to.join("new")).unwrap(), b"new\n");
     sb.upload(from.join("run.sh"), "/usr/local/bin/ran").await?;
@@ -153,7 +154,7 @@ async fn holes_stay_holes_both_ways(sb: Sandbox) -> quicksand::Result<()> {
     for size in ["10G", "600G"] {
         let line =
             "printf begin > /var/log/lastlog && truncate -s SIZE /var/log/lastlog && echo end >> /var/log/lastlog";
-        assert!(sb.execute(&line.replace("SIZE", size)).await?.success(), "{size}");
+        sb.execute(&line.replace("SIZE", size)).await?.check()?;
         sb.download("/var/log", path("log")).await?;
     }
     let log = path("log/lastlog");
@@ -173,7 +174,7 @@ async fn holes_stay_holes_both_ways(sb: Sandbox) -> quicksand::Result<()> {
         sb.execute("stat -c %s /root/f; cd /root; [ $(du -k f | cut -f1) -lt 100 ] && tail -c 4 f").await?.stdout;
     assert_eq!(said, "644245094404\nend\n");
     // A list of changes does not read it.
-    sb.execute("mv /root/f /opt/f").await?;
+    sb.execute("mv /root/f /opt/f").await?.check()?;
     assert_eq!(
         sb.changes().await?.to_string(),
         "files added:\n  /opt/f  0640 root:root 644245094404 B\n".replace("0640", &mode_of(&log))

@@ -76,8 +76,7 @@ async fn of_a_system_like_alpine() {
         disks::ext4(tree, path, "256M");
     });
     let sb = Sandbox::builder(disk.to_str().unwrap()).start().await.unwrap_or_else(|e| panic!("failed to {e}"));
-    let out = sb.execute("! rc-service fails start && kill -9 $(cat /run/crasher.pid)").await.unwrap();
-    assert!(out.success(), "{out}");
+    sb.execute("! rc-service fails start && kill -9 $(cat /run/crasher.pid)").await.unwrap().check().unwrap();
 
     let names = ["greeter", "crasher", "sleeper", "fails", "idle", "none"];
     let [greeter, crasher, sleeper, fails, idle, none] = sb.facts(names.map(facts::service)).await.unwrap();
@@ -107,8 +106,7 @@ async fn of_a_system_like_alpine() {
     link.assert_kind(Kind::Link);
 
     let line = "sed -i s/r12/r13/ /lib/apk/db/installed && rc-update add idle default && rm /etc/init.d/fails && touch /etc/init.d/README";
-    let out = sb.execute(line).await.unwrap();
-    assert!(out.success(), "{out}");
+    sb.execute(line).await.unwrap().check().unwrap();
     let changes = sb.changes().await.unwrap();
     let wanted = "files added:\n  /etc/init.d/README  0644 root:root 0 B\n  \
                   /etc/runlevels/default/idle -> /etc/init.d/idle  root:root\n\
@@ -140,8 +138,7 @@ async fn of_a_system_like_fedora() {
     let sb = Sandbox::builder(disk.to_str().unwrap()).start().await.unwrap_or_else(|e| panic!("failed to {e}"));
     let build = "rpmbuild -bb greeter.spec --define '_build_id_links none' --define '__os_install_post %{nil}' &&
                  /usr/bin/rpm --initdb && /usr/bin/rpm --install --nodeps rpmbuild/RPMS/noarch/*.rpm";
-    let out = sb.command("sh").args(["-c", build]).current_dir("/root").output().await.unwrap();
-    assert!(out.success(), "{out}");
+    sb.command("sh").args(["-c", build]).current_dir("/root").output().await.unwrap().check().unwrap();
 
     let (greeter, git, file) =
         sb.facts((facts::package("greeter"), facts::package("git"), facts::file("/opt/greeter"))).await.unwrap();
@@ -159,7 +156,7 @@ async fn of_a_system_like_fedora() {
 
     // The program is gone, but for busybox's of that name, or altogether, and its database is not: then nobody knows.
     for program in ["/usr/bin/rpm", "/bin/rpm"] {
-        sb.command("rm").arg(program).output().await.unwrap();
+        sb.command("rm").arg(program).output().await.unwrap().check().unwrap();
         let error = sb.package("greeter").await.unwrap_err().to_string();
         assert!(error.starts_with("look at the package greeter: the guest says: ask rpm"), "{error}");
     }

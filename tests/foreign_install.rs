@@ -45,7 +45,7 @@ async fn musl_is_told_from_no_c_library_at_all() {
     assert_eq!(path, Path::new("/usr/local/bin/busybox2"));
     assert_eq!(sb.execute("busybox2 echo hello").await.unwrap().stdout, "hello\n");
 
-    sb.execute("busybox2 rm /lib/ld-musl-x86_64.so.1").await.unwrap();
+    sb.execute("busybox2 rm /lib/ld-musl-x86_64.so.1").await.unwrap().check().unwrap();
     let error = sb.install(&own).await.unwrap_err().to_string();
     assert!(error.contains("which the guest lacks: it has no C library;"), "{error}");
     sb.stop().await.unwrap();

@@ -21,7 +21,7 @@ async fn server(sb: &Sandbox, address: &str, program: &[&str]) -> quicksand::Res
     let command = sb.command("systemd-socket-activate").args(["--accept", "--inetd", "-l", address]);
     let server = command.args(program.iter().copied()).spawn().await?;
     let listening = format!("until ss -ltnH | grep -qF ' {address} '; do sleep 0.05; done");
-    assert!(sb.execute(listening).await?.success());
+    sb.execute(listening).await?.check()?;
     Ok(server)
 }
 
@@ -131,7 +131,7 @@ async fn failures_are_not_taken_for_ends(sb: Sandbox) -> quicksand::Result<()> {
     let forward = sb.forward_port(PortForward::new(0, 7001)).await?;
     let mut stream = connect(forward.host_address());
     stream.write_all(b"x").unwrap();
-    assert!(sb.execute("until [ -e /root/begun ]; do sleep 0.05; done").await?.success());
+    sb.execute("until [ -e /root/begun ]; do sleep 0.05; done").await?.check()?;
     let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::Linger, &at_once).unwrap();
     drop(stream);

@@ -18,8 +18,7 @@ const ASK: &str = "curl --silent --show-error --unix-socket /run/greeter.socket 
 /// A clean system on which the script has run once.
 #[sandbox_setup(image = "debian", save = "installed")]
 async fn installed(sb: &Sandbox) -> quicksand::Result<()> {
-    let out = install(sb, &archive(&RELEASE)).await?;
-    assert!(out.success(), "{out}");
+    install(sb, &archive(&RELEASE)).await?.check()?;
     Ok(())
 }
 
@@ -44,8 +43,7 @@ fn archive(files: &[(&str, u32, &str)]) -> Vec<u8> {
 
 /// What a line of shell prints, once it has succeeded.
 async fn said(sb: &Sandbox, line: &str) -> quicksand::Result<String> {
-    let out = sb.execute(line).await?;
-    assert!(out.success(), "{out}");
+    let out = sb.execute(line).await?.check()?;
     Ok(out.stdout)
 }
 

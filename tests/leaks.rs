@@ -28,7 +28,11 @@ async fn child() {
     match std::env::var("LEAKS_THEN").unwrap().as_str() {
         "panic" => panic!("as asked"),
         "save" => loop {
-            sb.execute("date >> /root/dates; head -c 3000000 /dev/urandom > /root/data").await.unwrap();
+            sb.execute("date >> /root/dates; head -c 3000000 /dev/urandom > /root/data")
+                .await
+                .unwrap()
+                .check()
+                .unwrap();
             println!("saving");
             sb.save("s").await.unwrap();
             println!("saved");
@@ -157,7 +161,7 @@ async fn an_interrupted_save_is_whole_or_absent() {
         if saves.path().join("s").exists() {
             let sb = Sandbox::builder("s").saves_dir(saves.path()).start().await.unwrap();
             assert_eq!(sb.start_report().unwrap().kind, quicksand::StartKind::Warm, "{:?}", sb.start_report());
-            assert!(sb.execute("test $(stat -c %s /root/data) = 3000000").await.unwrap().success());
+            sb.execute("test $(stat -c %s /root/data) = 3000000").await.unwrap().check().unwrap();
         } else {
             assert!(attempt < 4, "an old save was lost");
         }
@@ -213,7 +217,7 @@ async fn ten_sandboxes_see_nothing_of_each_other() {
     for n in 0..10 {
         let sb = Sandbox::builder("debian").saves_dir(saves.path()).start().await.unwrap();
         let line = format!("echo {n} > /root/own; echo {n} > /dev/shm/own; hostname guest{n}");
-        assert!(sb.execute(line).await.unwrap().success());
+        sb.execute(line).await.unwrap().check().unwrap();
         all.push(sb);
     }
     for (n, sb) in all.iter().enumerate() {

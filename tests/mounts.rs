@@ -14,9 +14,7 @@ use quicksand::{Mount, Sandbox, sandbox_test};
 
 /// What a line prints, which must succeed.
 async fn shell(sb: &Sandbox, line: &str) -> quicksand::Result<String> {
-    let output = sb.execute(line).await?;
-    assert!(output.success(), "{line}: {output:?}");
-    Ok(output.stdout)
+    Ok(sb.execute(line).await?.check()?.stdout)
 }
 
 fn share() -> tempfile::TempDir {

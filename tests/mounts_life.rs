@@ -19,9 +19,7 @@ use quicksand::{Error, Mount, NetworkMode, Sandbox, StartKind};
 
 /// What a line prints, which must succeed.
 async fn shell(sb: &Sandbox, line: &str) -> String {
-    let output = sb.execute(line).await.unwrap();
-    assert!(output.success(), "{line}: {output:?}");
-    output.stdout
+    sb.execute(line).await.unwrap().check().unwrap().stdout
 }
 
 fn share(content: &str) -> tempfile::TempDir {

@@ -15,9 +15,7 @@ fn share() -> tempfile::TempDir {
 
 /// What a line prints, which must succeed.
 async fn shell(sb: &Sandbox, line: &str) -> quicksand::Result<String> {
-    let output = sb.command("sh").args(["-ec", line]).timeout(Duration::from_secs(600)).output().await?;
-    assert!(output.success(), "{line}: {output:?}");
-    Ok(output.stdout)
+    Ok(sb.command("sh").args(["-ec", line]).timeout(Duration::from_secs(600)).output().await?.check()?.stdout)
 }
 
 async fn with_sqlite(sb: &Sandbox) -> quicksand::Result<()> {

@@ -51,7 +51,7 @@ async fn mounts_only_reaches_nothing(sb: Sandbox) -> quicksand::Result<()> {
     assert_eq!(sb.execute("ls /sys/class/net | wc -l").await?.stdout, "2\n");
     assert_eq!(sb.execute("ip -4 route show default").await?.stdout, "");
     // Not even a neighbour answers, and there is nobody to ask for a name, also for a guest that asks for more than it was given.
-    sb.execute("ip route add default via 10.0.2.2; echo nameserver 10.0.2.3 > /etc/resolv.conf").await?;
+    sb.execute("ip route add default via 10.0.2.2; echo nameserver 10.0.2.3 > /etc/resolv.conf").await?.check()?;
     let output = fetch(&sb, "10.0.2.2", port).await?;
     assert!(!output.success() && output.stdout.is_empty(), "{output:?}");
     assert!(!sb.execute(format!("timeout 10 getent ahostsv4 {MIRROR}")).await?.success());
@@ -127,8 +127,7 @@ async fn full_reaches_out_and_not_the_host(sb: Sandbox) -> quicksand::Result<()>
     server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     for address in [[127, 0, 0, 1], [0, 0, 0, 0]] {
         let before = refusals(&sb).await?;
-        let sent = sb.execute(by_hand(address.into(), server.local_addr().unwrap().port())).await?;
-        assert!(sent.success(), "{sent:?}");
+        sb.execute(by_hand(address.into(), server.local_addr().unwrap().port())).await?.check()?;
         assert_eq!(server.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock, "{address:?}");
         // It did get as far as our filter.
         assert_eq!(refusals(&sb).await?, before + 1, "{address:?}");

@@ -32,8 +32,7 @@ const AFTER_REMOVAL: &str = "#!/bin/sh\nif [ \"$1\" = purge ]; then rm -rf /var/
 async fn build(sb: &Sandbox, version: &Version) -> quicksand::Result<()> {
     let Version { number, configuration, program, after } = version;
     let tree = format!("/root/greeter_{number}");
-    let out = sb.execute(format!("mkdir -p {tree}/DEBIAN {tree}/etc {tree}/usr/bin")).await?;
-    assert!(out.success(), "{out}");
+    sb.execute(format!("mkdir -p {tree}/DEBIAN {tree}/etc {tree}/usr/bin")).await?.check()?;
     let control = format!(
         "Package: greeter\nVersion: {number}\nArchitecture: all\nMaintainer: Ann <ann@example.org>\nDescription: greets\n"
     );
@@ -47,10 +46,9 @@ async fn build(sb: &Sandbox, version: &Version) -> quicksand::Result<()> {
     ] {
         sb.write_file(format!("{tree}/{file}"), content).await?;
     }
-    let out = sb
-        .execute(format!("chmod 755 {tree}/DEBIAN/post* {tree}/usr/bin/greeter && dpkg-deb --build {tree} {tree}.deb"))
-        .await?;
-    assert!(out.success(), "{out}");
+    sb.execute(format!("chmod 755 {tree}/DEBIAN/post* {tree}/usr/bin/greeter && dpkg-deb --build {tree} {tree}.deb"))
+        .await?
+        .check()?;
     Ok(())
 }
 
@@ -64,8 +62,7 @@ async fn install(sb: &Sandbox, version: &Version) -> quicksand::Result<Output> {
 async fn old_version(sb: &Sandbox) -> quicksand::Result<()> {
     build(sb, &OLD).await?;
     build(sb, &NEW).await?;
-    let out = install(sb, &OLD).await?;
-    assert!(out.success(), "{out}");
+    install(sb, &OLD).await?.check()?;
     sb.write_file("/etc/greeter.conf", "GREETING='Good day'\n").await?;
     sb.write_file("/var/lib/greeter/names", "Ann\n").await
 }
@@ -74,8 +71,7 @@ async fn old_version(sb: &Sandbox) -> quicksand::Result<()> {
 async fn keeps_what_was_configured(sb: Sandbox) -> quicksand::Result<()> {
     sb.package("greeter").await?.assert_version("1.0");
 
-    let out = install(&sb, &NEW).await?;
-    assert!(out.success(), "{out}");
+    install(&sb, &NEW).await?.check()?;
 
     sb.package("greeter").await?.assert_installed().assert_version("2.0");
     let (configuration, of_the_package) =
@@ -89,25 +85,21 @@ async fn keeps_what_was_configured(sb: Sandbox) -> quicksand::Result<()> {
 
 #[sandbox_test(save = "greeter-1.0")]
 async fn takes_its_data_along(sb: Sandbox) -> quicksand::Result<()> {
-    let out = install(&sb, &NEW).await?;
-    assert!(out.success(), "{out}");
+    install(&sb, &NEW).await?.check()?;
     let [old, new] = sb.facts(["/var/lib/greeter/names", "/var/lib/greeter/names.v2"].map(facts::file)).await?;
     old.assert_absent();
     new.assert_content("Ann\n");
 
     // Installing it again, as a repair does, harms nothing.
-    let out = install(&sb, &NEW).await?;
-    assert!(out.success(), "{out}");
+    install(&sb, &NEW).await?.check()?;
     sb.file("/var/lib/greeter/names.v2").await?.assert_content("Ann\n");
     Ok(())
 }
 
 #[sandbox_test(save = "greeter-1.0")]
 async fn leaves_nothing_when_it_is_purged(sb: Sandbox) -> quicksand::Result<()> {
-    let out = install(&sb, &NEW).await?;
-    assert!(out.success(), "{out}");
-    let out = sb.execute("dpkg --purge greeter").await?;
-    assert!(out.success(), "{out}");
+    install(&sb, &NEW).await?.check()?;
+    sb.execute("dpkg --purge greeter").await?.check()?;
     sb.package("greeter").await?.assert_absent();
     let files = ["/etc/greeter.conf", "/etc/greeter.conf.dpkg-dist", "/usr/bin/greeter", "/var/lib/greeter"];
     for file in sb.facts(files.map(facts::file)).await? {

@@ -20,7 +20,7 @@ async fn serve(sb: &Sandbox, name: &str) -> Child {
     let greet = format!("printf 'HTTP/1.0 200 OK\\r\\n\\r\\nthis is {name}\\n'");
     let command = sb.command("systemd-socket-activate").args(["--accept", "--inetd", "-l", "0.0.0.0:8080"]);
     let server = command.args(["sh", "-c", &greet]).spawn().await.unwrap();
-    assert!(sb.execute("until ss -ltnH | grep -qF :8080; do sleep 0.05; done").await.unwrap().success());
+    sb.execute("until ss -ltnH | grep -qF :8080; do sleep 0.05; done").await.unwrap().check().unwrap();
     server
 }
 
@@ -66,7 +66,7 @@ async fn members_reach_each_other_by_name_and_nothing_else() {
         format!("ip addr add {}/24 dev $({card})", Ipv4Addr::from([foreign.octets()[0], 77, foreign.octets()[2], 99])),
     ];
     for line in lines {
-        assert!(web.execute(line).await.unwrap().success());
+        web.execute(line).await.unwrap().check().unwrap();
         assert_eq!(ask(&web, &foreign.to_string()).await, "");
     }
     // Nor this host: nobody there listens on the network.
@@ -131,12 +131,12 @@ async fn nobody_passes_for_another() {
     let own = b.execute(format!("cat /sys/class/net/{card}/address")).await.unwrap().stdout;
 
     // With another card's address as its own, a guest is not heard at all.
-    assert!(b.execute(format!("ip link set {card} address 52:54:4d:00:00:aa")).await.unwrap().success());
+    b.execute(format!("ip link set {card} address 52:54:4d:00:00:aa")).await.unwrap().check().unwrap();
     let before = a.execute(&*received).await.unwrap().stdout;
     assert_eq!(ask(&b, "a").await, "");
     assert_eq!(a.execute(&*received).await.unwrap().stdout, before);
     // With its own again, it is.
-    assert!(b.execute(format!("ip link set {card} address {}", own.trim())).await.unwrap().success());
+    b.execute(format!("ip link set {card} address {}", own.trim())).await.unwrap().check().unwrap();
     assert_eq!(ask(&b, "a").await, "this is a\n");
 }
 

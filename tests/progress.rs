@@ -46,7 +46,7 @@ async fn a_boot_is_told() {
     std::fs::remove_file(temp.path().join("s/memory")).unwrap();
     let seen = Seen::default();
     let keep = Arc::clone(&seen);
-    builder("s").on_progress(move |progress| keep.lock().unwrap().push(progress.clone())).start().await.unwrap();
+    drop(builder("s").on_progress(move |progress| keep.lock().unwrap().push(progress.clone())).start().await.unwrap());
     for stage in ["boot", "freeze"] {
         assert_eq!(of(&seen, stage), [(0, 1), (1, 1)], "{seen:?}");
     }

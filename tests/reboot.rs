@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use quicksand::{ChannelError, Error, Mount, NetworkMode, Sandbox};
 
 async fn shell(sb: &Sandbox, line: &str) -> String {
-    let output = sb.execute(line).await.unwrap();
-    assert!(output.success(), "{line}: {output:?}");
-    output.stdout
+    sb.execute(line).await.unwrap().check().unwrap().stdout
 }
 
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";

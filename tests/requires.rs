@@ -32,7 +32,7 @@ async fn a_panic_that_is_expected(_sb: Sandbox) {
 
 #[sandbox_test(image = "debian", requires(command = "sh", cpus = 1, memory = "64M"))]
 async fn what_is_there(sb: Sandbox) {
-    assert!(sb.execute("true").await.unwrap().success());
+    sb.execute("true").await.unwrap().check().unwrap();
 }
 
 #[sandbox_test(image = "debian", requires(kvm))]

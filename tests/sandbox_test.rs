@@ -35,13 +35,13 @@ async fn with_a_mark(sb: &Sandbox) -> quicksand::Result<()> {
 async fn finds_what_the_setup_left(sb: Sandbox) {
     assert_eq!(sb.read_file("/etc/mark").await.unwrap(), b"made once\n");
     assert_eq!(sb.start_report().unwrap().kind, StartKind::Warm);
-    sb.execute("rm /etc/mark").await.unwrap();
+    sb.execute("rm /etc/mark").await.unwrap().check().unwrap();
 }
 
 #[sandbox_test(image = "debian", save = "marked", setup = with_a_mark)]
 async fn does_not_see_what_another_test_did(sb: Sandbox) {
     assert_eq!(sb.read_file("/etc/mark").await.unwrap(), b"made once\n");
-    sb.execute("rm /etc/mark").await.unwrap();
+    sb.execute("rm /etc/mark").await.unwrap().check().unwrap();
 }
 
 #[sandbox_test(image = "debian", memory = "640M", cpus = 2, network = "none", accel = "tcg", timeout = "90s")]
@@ -57,7 +57,7 @@ async fn has_what_it_asked_for(sb: Sandbox) -> ExitCode {
 #[sandbox_test(image = "debian", timeout = "300ms")]
 #[should_panic(expected = "the test's body took longer than 300ms")]
 async fn is_ended_when_its_time_is_over(sb: Sandbox) {
-    sb.command("sleep").arg("60").timeout(Duration::from_secs(60)).output().await.unwrap();
+    let _ = sb.command("sleep").arg("60").timeout(Duration::from_secs(60)).output().await.unwrap();
 }
 
 #[sandbox_test(image = "no-such-image")]

@@ -14,9 +14,7 @@ fn builder(source: &str, saves: &tempfile::TempDir) -> SandboxBuilder {
 }
 
 async fn shell(sb: &Sandbox, line: &str) -> String {
-    let output = sb.execute(line).await.unwrap();
-    assert!(output.success(), "{line}: {output:?}");
-    output.stdout
+    sb.execute(line).await.unwrap().check().unwrap().stdout
 }
 
 const BIG: &str = "head -c 8000000 /dev/urandom > /root/big && sync && sha256sum < /root/big";

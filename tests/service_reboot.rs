@@ -28,14 +28,13 @@ async fn heartbeat(sb: &Sandbox) -> quicksand::Result<()> {
     sb.write_file("/etc/systemd/system/heartbeat.socket", SOCKET).await?;
     // This one is started and nothing more, as by an installer that forgets to enable it.
     sb.write_file("/etc/systemd/system/forgotten.service", SERVICE).await?;
-    let out = sb
-        .execute(
-            "chmod 755 /usr/local/bin/heartbeat && useradd --system --no-create-home heartbeat &&
+    sb.execute(
+        "chmod 755 /usr/local/bin/heartbeat && useradd --system --no-create-home heartbeat &&
              systemctl daemon-reload && systemctl enable --now heartbeat.socket heartbeat.service &&
              systemctl start forgotten.service",
-        )
-        .await?;
-    assert!(out.success(), "{out}");
+    )
+    .await?
+    .check()?;
     Ok(())
 }
 
@@ -72,7 +71,7 @@ async fn runs_again_after_a_reboot(sb: Sandbox) -> quicksand::Result<()> {
 #[sandbox_test(save = "heartbeat")]
 async fn runs_again_after_it_was_killed(sb: Sandbox) -> quicksand::Result<()> {
     let before = sb.service("heartbeat").await?;
-    sb.execute(format!("kill -KILL {}", before.pid.expect("it runs"))).await?;
+    sb.execute(format!("kill -KILL {}", before.pid.expect("it runs"))).await?.check()?;
     sb.wait_until_succeeds("test \"$(wc -l </var/lib/heartbeat/starts)\" -eq 3").await?;
     let after = sb.service("heartbeat").await?;
     after.assert_running();

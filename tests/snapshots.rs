@@ -28,11 +28,10 @@ async fn the_same_another_day(sb: Sandbox) -> quicksand::Result<()> {
     sb.write_file("/root/look", include_str!("snapshots/another_day.sh")).await?;
     let prepare = "set -e; systemctl enable --now looks.timer; mkdir /srv/directory; ln -s new /srv/link; \
                    touch -d '-100 days' /srv/old; echo hello >/srv/new; head -c 12345 /dev/zero >/srv/larger";
-    let prepared = sb.execute(prepare).await?;
-    assert!(prepared.success(), "{prepared}");
+    sb.execute(prepare).await?.check()?;
     for date in ["+1 day", "+200 days", "+1 year"] {
         let later = sb.fork().await?;
-        assert!(later.execute(&format!("date -s '{date}'")).await?.success());
+        later.execute(&format!("date -s '{date}'")).await?.check()?;
         look(&later).await?;
     }
     look(&sb).await?;

@@ -10,8 +10,8 @@ use quicksand::{Error, Sandbox, sandbox_test};
 
 /// What a program prints, which must end well.
 async fn run_as(sb: &Sandbox, user: &str, line: &str) -> quicksand::Result<String> {
-    let output = sb.command("sh").args(["-c", line]).user(user).timeout(Duration::from_secs(600)).output().await?;
-    assert!(output.success(), "{line}: {output}");
+    let output =
+        sb.command("sh").args(["-c", line]).user(user).timeout(Duration::from_secs(600)).output().await?.check()?;
     Ok(output.stdout)
 }
 
@@ -78,7 +78,7 @@ async fn what_a_program_may_take_is_what_a_service_may(sb: Sandbox) -> quicksand
         assert_eq!(sb.execute(format!("cat /tmp/{user}")).await?.stdout, found);
     }
     // A setting of the guest's own counts, from its next boot on.
-    sb.execute("mkdir -p /etc/systemd/system.conf.d").await?;
+    sb.execute("mkdir -p /etc/systemd/system.conf.d").await?.check()?;
     sb.write_file("/etc/systemd/system.conf.d/limits.conf", "[Manager]\nDefaultLimitNOFILE=2048:4096\n").await?;
     sb.reboot().await?;
     assert_eq!(

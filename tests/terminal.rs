@@ -118,7 +118,7 @@ async fn a_program_leads_its_group_and_dies_of_what_it_is_sent(sb: Sandbox) -> q
         assert_eq!(terminal.wait().await?, expected);
     }
     // What it is left in, and what it left open, is busy no longer than the program is there.
-    sb.execute("mkdir /mnt/t && mount -t tmpfs t /mnt/t").await?;
+    sb.execute("mkdir /mnt/t && mount -t tmpfs t /mnt/t").await?.check()?;
     let mut terminal =
         sb.command("sh").args(["-c", "cd /; umount /mnt/t"]).current_dir("/mnt/t").pty(24, 80).spawn().await?;
     assert_eq!(terminal.wait().await?, ExitStatus::Code(0), "{}", terminal.screen());

@@ -8,7 +8,7 @@ const SHORT: Duration = Duration::from_secs(2);
 
 /// A line of shell that goes on in the background.
 async fn later(sb: &Sandbox, line: &str) -> quicksand::Result<()> {
-    assert!(sb.execute(format!("({line}) >/dev/null 2>&1 &")).await?.success());
+    sb.execute(format!("({line}) >/dev/null 2>&1 &")).await?.check()?;
     Ok(())
 }
 
@@ -73,7 +73,7 @@ async fn a_unit_is_active_or_has_failed(sb: Sandbox) -> quicksand::Result<()> {
     .await?;
     let broken = "[Service]\nExecStart=sh -c 'echo this is why; sleep 1; exit 3'\n";
     sb.write_file("/etc/systemd/system/broken.service", broken).await?;
-    sb.execute("systemctl daemon-reload; systemctl start --no-block slow broken").await?;
+    sb.execute("systemctl daemon-reload; systemctl start --no-block slow broken").await?.check()?;
     sb.wait_for_unit("slow").await?;
 
     let begun = Instant::now();
@@ -120,12 +120,13 @@ async fn a_unit_is_not_waited_for_where_nothing_can_come(sb: Sandbox) -> quicksa
         "[Timer]\nOnActiveSec=1s\nOnUnitInactiveSec=4s\nAccuracySec=100ms\n",
     )
     .await?;
-    sb.execute(
-        "mv /etc/systemd/system/masked.service /run; systemctl daemon-reload; systemctl mask masked; \
+    let _ = sb
+        .execute(
+            "mv /etc/systemd/system/masked.service /run; systemctl daemon-reload; systemctl mask masked; \
          systemctl start --no-block slow; systemctl start --no-block behind once; systemctl start again.timer; \
          for unit in condition assertion needs ends; do systemctl start $unit; done",
-    )
-    .await?;
+        )
+        .await?;
     // What does its work and ends has been active, also where systemd has forgotten it.
     sb.wait_for_unit("once.service").await?;
     assert_eq!(sb.execute("cat /run/did").await?.stdout, "ok\n");
@@ -154,7 +155,7 @@ async fn a_unit_is_not_waited_for_where_nothing_can_come(sb: Sandbox) -> quicksa
     // What nobody has started yet is waited for, and what a timer may start.
     later(&sb, "sleep 2; systemctl start late").await?;
     sb.wait_for_unit("late").await?;
-    sb.execute("touch /run/ready").await?;
+    sb.execute("touch /run/ready").await?.check()?;
     sb.wait_for_unit("again").await
 }
 
@@ -175,17 +176,18 @@ async fn a_line_appears_in_a_file(sb: Sandbox) -> quicksand::Result<()> {
     assert_eq!(seen(error), "two\nthree");
     // A large one, and one that is no text.
     sb.execute("seq 1 500000 > /tmp/large; head -c 1000000 /dev/urandom >> /tmp/large; echo; echo last >> /tmp/large")
-        .await?;
+        .await?
+        .check()?;
     assert_eq!(sb.wait_for_line("/tmp/large", "^499999$").await?, "499999");
     assert!(sb.wait_for_line("/tmp/large", "last$").await?.ends_with("last"));
     assert!(matches!(sb.wait_for_line("/tmp/log", "[").await, Err(Error::BadPattern { .. })));
     // One that never ends, whose lines don't either, does not hold up the deadline.
     let begun = Instant::now();
-    sb.execute("truncate -s 1T /root/endless").await?;
+    sb.execute("truncate -s 1T /root/endless").await?.check()?;
     assert!(seen(sb.wait_for_line("/root/endless", "x").timeout(SHORT).await.unwrap_err()).is_empty());
     assert!(begun.elapsed() < SHORT + Duration::from_secs(30), "{:?}", begun.elapsed());
     // What is no file has no lines, and is not waited at.
-    sb.execute("mkfifo /root/pipe").await?;
+    sb.execute("mkfifo /root/pipe").await?.check()?;
     for (path, what) in [("/root/pipe", "it is a named pipe"), ("/dev/zero", "it is a device")] {
         let error = sb.wait_for_line(path, "x").timeout(SHORT).await.unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
@@ -241,7 +243,8 @@ async fn a_user_is_made(sb: Sandbox) -> quicksand::Result<()> {
 #[sandbox_test(image = "debian")]
 async fn a_user_is_made_without_any_program_for_it(sb: Sandbox) -> quicksand::Result<()> {
     sb.execute("rm -rf /usr/sbin/useradd /usr/sbin/adduser /etc/gshadow /etc/sub?id /etc/skel /etc/shadow /home")
-        .await?;
+        .await?
+        .check()?;
     sb.create_user("x").await?;
     assert_eq!(sb.command("id").user("x").output().await?.stdout, "uid=1000(x) gid=1000(x) groups=1000(x)\n");
     assert_eq!(sb.command("pwd").user("x").output().await?.stdout, "/home/x\n");

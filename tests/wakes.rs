@@ -6,9 +6,7 @@ use std::time::Duration;
 use quicksand::{Mount, Network, NetworkMode, Sandbox, StartKind};
 
 async fn shell(sb: &Sandbox, line: &str) -> String {
-    let output = sb.execute(line).await.unwrap();
-    assert!(output.success(), "{line}: {output:?}");
-    output.stdout
+    sb.execute(line).await.unwrap().check().unwrap().stdout
 }
 
 /// That a machine works, and what has been said of it.

@@ -56,8 +56,8 @@ pub(crate) async fn measure(options: &Options, results: &mut Results) -> Result<
 
 /// Runs `/bin/true` in the guest.
 pub(crate) async fn run_true(sandbox: &Sandbox) -> Result<()> {
-    let output = sandbox.command("/bin/true").output().await?;
-    if output.success() { Ok(()) } else { Err(format!("/bin/true failed: {output:?}").into()) }
+    sandbox.command("/bin/true").output().await?.check()?;
+    Ok(())
 }
 
 /// Fails where a sandbox was booted: its figures would be those of another thing.

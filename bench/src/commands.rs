@@ -25,7 +25,7 @@ pub(crate) async fn measure(options: &Options, results: &mut Results) -> Result<
     let (mut direct, mut shell) = (Vec::new(), Vec::new());
     for _ in 0..WARM_UP {
         run_true(&sandbox).await?;
-        sandbox.execute("/bin/true").await?;
+        sandbox.execute("/bin/true").await?.check()?;
     }
     for _ in 0..commands {
         let begun = Instant::now();
@@ -34,7 +34,7 @@ pub(crate) async fn measure(options: &Options, results: &mut Results) -> Result<
     }
     for _ in 0..commands {
         let begun = Instant::now();
-        sandbox.execute("/bin/true").await?;
+        sandbox.execute("/bin/true").await?.check()?;
         shell.push(begun.elapsed().as_secs_f64());
     }
     let mut pings = Vec::new();

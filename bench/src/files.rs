@@ -42,7 +42,7 @@ pub(crate) async fn measure(results: &mut Results) -> Result<()> {
                 return Err(format!("what came back from {path} differs from what was sent").into());
             }
             fs::remove_file(&to)?;
-            sandbox.execute(format!("rm {path}")).await?;
+            sandbox.execute(format!("rm {path}")).await?.check()?;
             up.push(sent);
             down.push(fetched);
         }

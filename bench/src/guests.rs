@@ -72,7 +72,7 @@ pub(crate) async fn boot_and_start(name: &str) -> Result<()> {
     for number in 0..=STARTS {
         let begun = Instant::now();
         let sandbox = Sandbox::builder(name).start().await?;
-        sandbox.execute("true").await?;
+        sandbox.execute("true").await?.check()?;
         let seconds = begun.elapsed().as_secs_f64();
         if number > 0 {
             expect_warm(&sandbox)?;

@@ -54,7 +54,7 @@ async fn guest(
     let start = async |disk: &PathBuf| {
         let begun = Instant::now();
         let sandbox = Sandbox::builder(disks::text(disk)).start().await?;
-        sandbox.execute("true").await?;
+        sandbox.execute("true").await?.check()?;
         Ok::<_, quicksand::Error>((sandbox, begun.elapsed().as_secs_f64()))
     };
     let (sandbox, seconds) = start(&disk).await?;

@@ -47,7 +47,7 @@ async fn connections(results: &mut Results) -> Result<()> {
     expect_warm(&sandbox)?;
     let _server: Child =
         sandbox.command("perl").args(["-MIO::Socket::INET", "-e", SERVER, &SIZE.to_string()]).spawn().await?;
-    sandbox.execute("until ss -ltnH | grep -qF :7000; do sleep 0.05; done").await?;
+    sandbox.execute("until ss -ltnH | grep -qF :7000; do sleep 0.05; done").await?.check()?;
     let address = sandbox.port_forwards().first().ok_or("the port is not forwarded")?.host_address();
 
     let mut connects = Vec::new();

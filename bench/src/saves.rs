@@ -21,10 +21,7 @@ pub(crate) async fn measure(options: &Options, results: &mut Results) -> Result<
     let directory = tempfile::Builder::new().prefix("bench-").tempdir_in(cache)?;
     let sandbox = Sandbox::builder(IMAGE).saves_dir(directory.path()).start().await?;
     expect_warm(&sandbox)?;
-    let output = sandbox.execute(WORK).await?;
-    if !output.success() {
-        return Err(format!("the guest could not work: {output:?}").into());
-    }
+    sandbox.execute(WORK).await?.check()?;
     let mut pauses = Vec::new();
     for number in 0..options.runs.max(LEAST_SAVES) {
         let report = sandbox.save(&format!("bench-{number}")).await?;

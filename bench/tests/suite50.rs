@@ -6,7 +6,7 @@ macro_rules! tests {
     ($($name:ident)*) => {$(
         #[sandbox_test(image = "debian", save = "bench")]
         async fn $name(sb: Sandbox) -> quicksand::Result<()> {
-            assert!(sb.command("/bin/true").output().await?.success());
+            sb.command("/bin/true").output().await?.check()?;
             Ok(())
         }
     )*};

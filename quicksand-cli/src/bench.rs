@@ -47,13 +47,13 @@ async fn start(builder: &SandboxBuilder) -> Result<(f64, f64, Sandbox)> {
     let begun = Instant::now();
     let sandbox = builder.clone().start().await?;
     let ready = begun.elapsed().as_secs_f64();
-    sandbox.command("true").output().await?;
+    sandbox.command("true").output().await?.check()?;
     Ok((ready, begun.elapsed().as_secs_f64(), sandbox))
 }
 
 async fn command(sandbox: &Sandbox) -> Result<f64> {
     let begun = Instant::now();
-    sandbox.command("true").output().await?;
+    sandbox.command("true").output().await?.check()?;
     Ok(begun.elapsed().as_secs_f64())
 }
 

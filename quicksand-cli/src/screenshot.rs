@@ -16,10 +16,7 @@ use crate::{
 pub(crate) async fn screenshot(args: ScreenshotArgs) -> Result {
     let sandbox = start(&args.source, builder(&args.source, &args.machine).enable_display(true)).await?;
     if let [program, arguments @ ..] = args.command.as_slice() {
-        let output = sandbox.command(program).args(arguments).output().await?;
-        if !output.success() {
-            return Err(Failure::new(format!("the command failed:\n{output}")));
-        }
+        sandbox.command(program).args(arguments).output().await?.check()?;
     }
     sleep(args.after).await;
     sandbox.screenshot(&args.file).await.map_err(|error| match error {

@@ -68,7 +68,7 @@ pub use saves::artifact::{Pulled, Pushed, WithMemory};
 pub use saves::kept::{KeepNote, KeptMachine};
 pub use saves::{ArchiveError, Save, Saves};
 pub use verbs::changes::{Changes, FindChanges};
-pub use verbs::command::{Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, Output};
+pub use verbs::command::{CheckedOutput, Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, Output};
 pub use verbs::display::{Chord, Key, MouseButton};
 pub use verbs::terminal::{Found, Terminal, TerminalCommand};
 pub use verbs::wait::{DEFAULT_WAIT_TIMEOUT, Wait};

@@ -4,7 +4,7 @@
 //! leaves the rest to insta. What changes from run to run is put in brackets first.
 
 use insta::Settings;
-use quicksand_core::{Changes, Output};
+use quicksand_core::{Changes, CheckedOutput, Output};
 
 use crate::filters::{filtered, rules};
 
@@ -31,6 +31,12 @@ pub trait Tidy: std::fmt::Display {
 }
 
 impl Tidy for Output {
+    fn settings(&self) -> Settings {
+        of_image(&self.image)
+    }
+}
+
+impl Tidy for CheckedOutput {
     fn settings(&self) -> Settings {
         of_image(&self.image)
     }

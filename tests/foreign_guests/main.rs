@@ -107,8 +107,7 @@ async fn a_root_in_a_subvolume_with_its_kernel_on_a_partition_of_its_own() {
     sandbox.write_file("/root/x", "y").await.unwrap();
     // Changes are told of every subvolume that is mounted, and once of what is mounted twice.
     let line = "mkdir -p /home /mnt && mount -t btrfs -o subvol=home /dev/vda3 /home && mount --bind /home /mnt && touch /home/new";
-    let out = sandbox.execute(line).await.unwrap();
-    assert!(out.success(), "{out}");
+    sandbox.execute(line).await.unwrap().check().unwrap();
     let changes = sandbox.changes().await.unwrap();
     for (path, is_told) in [("/root/x", true), ("/home/new", true), ("/mnt/new", false)] {
         assert_eq!(changes.file(path).is_some(), is_told, "{path}: {changes}");

@@ -14,9 +14,7 @@ fn directory() -> tempfile::TempDir {
 }
 
 async fn shell(sandbox: &Sandbox, line: &str) -> String {
-    let output = sandbox.command("/bin/busybox").args(["sh", "-c", line]).output().await.unwrap();
-    assert!(output.success(), "{line}: {output:?}");
-    output.stdout
+    sandbox.command("/bin/busybox").args(["sh", "-c", line]).output().await.unwrap().check().unwrap().stdout
 }
 
 /// The disk has that size, its last partition reaches to its end, and the root file system fills that.

@@ -78,8 +78,7 @@ fn disk(name: &str, layout: &str, finish: impl FnOnce(&Sandbox, &Path, &Path) + 
                 sandbox.upload(&archive, "/root/tree.tar").unwrap();
                 sandbox.upload(&btrfs, "/root/disk").unwrap();
                 let script = format!("{FUNCTIONS}{layout}\numount /mnt");
-                let output = sandbox.command("sh").args(["-c", &script]).output().unwrap();
-                assert!(output.success(), "{}{}", output.stdout, output.stderr);
+                sandbox.command("sh").args(["-c", &script]).output().unwrap().check().unwrap();
                 sandbox.download("/root/disk", &btrfs).unwrap();
                 finish(&sandbox, &btrfs, path);
                 sandbox.stop().unwrap();

@@ -32,13 +32,13 @@ fn log(setup: &str) {
 #[sandbox_setup(image = "fleet-tools", save = "fleet-base")]
 async fn fleet_base(sb: &Sandbox) {
     log("base");
-    sb.execute("echo base > /root/layers; sleep 9999 </dev/null >/dev/null 2>&1 &").await.unwrap();
+    sb.execute("echo base > /root/layers; sleep 9999 </dev/null >/dev/null 2>&1 &").await.unwrap().check().unwrap();
 }
 
 #[sandbox_setup(from = "fleet-base", save = "fleet-top")]
 async fn fleet_top(sb: &Sandbox) {
     log("top");
-    sb.execute("echo top >> /root/layers").await.unwrap();
+    sb.execute("echo top >> /root/layers").await.unwrap().check().unwrap();
 }
 
 #[sandbox_test(save = "fleet-top")]

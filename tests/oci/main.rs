@@ -51,8 +51,7 @@ fn image(unique: &str) -> Image {
 /// What a machine of [`image`] shows of its root file system.
 async fn check(sb: &Sandbox, unique: &str) {
     let sh = async |line: &str| {
-        let out = sb.execute(line).await.unwrap();
-        assert!(out.success(), "{line}: {out:?}");
+        let out = sb.execute(line).await.unwrap().check().unwrap();
         out.stdout
     };
     assert_eq!(sh("cat /etc/unique").await, unique);
@@ -294,7 +293,7 @@ async fn a_registry_is_asked_once() {
     let host = registry.host();
     drop(registry);
     fs::write(&lock, held).unwrap();
-    Sandbox::builder(&reference).start().await.unwrap();
+    drop(Sandbox::builder(&reference).start().await.unwrap());
     let text = refusal(format!("oci:{host}/mine/tools@{}", image("third").index().digest())).await;
     assert!(text.contains(&format!("log in to {host}")) && text.contains("onnect"), "{text}");
 }

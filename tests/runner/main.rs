@@ -26,7 +26,7 @@ fn may_block(sb: blocking::Sandbox) {
 
 #[sandbox_test(images = ["debian", ignore("no-such-image", "there is none")])]
 async fn of_images(sb: Sandbox) {
-    assert!(sb.execute("true").await.unwrap().success());
+    sb.execute("true").await.unwrap().check().unwrap();
 }
 
 #[sandbox_test(image = "debian")]
@@ -43,7 +43,7 @@ mod inner {
     #[sandbox_test(image = "debian")]
     #[should_panic(expected = "as it should")]
     async fn panics(sb: Sandbox) {
-        assert!(sb.execute("true").await.unwrap().success());
+        sb.execute("true").await.unwrap().check().unwrap();
         panic!("as it should");
     }
 }
@@ -65,7 +65,8 @@ async fn requires_what_is_missing_to_panic(_sb: Sandbox) {
 async fn fails_at_first(sb: Sandbox) {
     let path = env::var("RUNNER_FAILURES").unwrap();
     let failures: u32 = fs::read_to_string(&path).unwrap().trim().parse().unwrap();
-    assert!(sb.execute("mkdir /mine").await.unwrap().success(), "another try was here");
+    // It is there where another try was here.
+    sb.execute("mkdir /mine").await.unwrap().check().unwrap();
     if failures > 0 {
         fs::write(path, (failures - 1).to_string()).unwrap();
         panic!("{failures} more failures");
@@ -75,7 +76,7 @@ async fn fails_at_first(sb: Sandbox) {
 #[sandbox_test(image = "debian")]
 #[ignore]
 async fn fails_by_a_panic(sb: Sandbox) {
-    sb.execute("true").await.unwrap();
+    sb.execute("true").await.unwrap().check().unwrap();
     let task = tokio::spawn(async { panic!("the words of a task") });
     assert!(task.await.is_err());
     panic!("the words of a panic");

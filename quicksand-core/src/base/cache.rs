@@ -124,6 +124,7 @@ pub(crate) fn blob_lock_name(digits: &str) -> String {
 
 /// A lock, held until dropped.
 #[derive(Debug)]
+#[must_use = "dropping a lock releases it: keep it in a variable for as long as the work lasts"]
 pub struct Lock {
     _file: File,
 }
@@ -301,6 +302,7 @@ fn locate(own: Option<PathBuf>, xdg: Option<PathBuf>, home: Option<PathBuf>) -> 
 
 /// A directory that takes its name once it is whole. Dropping it before removes it.
 #[derive(Debug)]
+#[must_use = "dropping this removes the directory: call `.finish()` to give it its name"]
 pub(crate) struct Unfinished {
     path: PathBuf,
     target: PathBuf,
@@ -472,9 +474,9 @@ mod tests {
         let lock = cache.lock("x", Duration::ZERO).await.unwrap();
         let error = cache.lock("x", Duration::from_millis(30)).await.unwrap_err();
         assert!(matches!(&error, CacheError::Busy { name, .. } if name == "x"), "{error}");
-        cache.lock("y", Duration::ZERO).await.unwrap();
+        drop(cache.lock("y", Duration::ZERO).await.unwrap());
         let (waited, ()) = tokio::join!(cache.lock("x", Duration::from_secs(5)), async { drop(lock) });
-        waited.unwrap();
+        drop(waited.unwrap());
     }
 
     #[test]

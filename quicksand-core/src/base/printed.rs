@@ -1,17 +1,46 @@
 //! What programs printed, for an error's words: a guest's bytes must not reach a terminal as they are.
 
-/// How much of an output is shown.
+/// How many lines of a command, and of each of its outputs, are shown.
 const LINES: usize = 20;
+/// How many characters of a line are shown.
+const LINE: usize = 1000;
 
 /// How a command ended and the last lines of what it printed.
 pub(crate) fn describe_run(end: &str, stdout: &str, stderr: &str) -> String {
     let mut text = end.to_owned();
     for (name, output) in [("stdout", stdout), ("stderr", stderr)] {
+        let left_out = output.lines().count().saturating_sub(LINES);
+        if left_out > 0 {
+            text += &format!("\n{name}: ({left_out} earlier lines are not shown)");
+        }
         for line in last_lines(output, LINES).lines() {
-            text += &format!("\n{name}: {}", printable(line));
+            text += &format!("\n{name}: {}", shown_line(line));
         }
     }
     text
+}
+
+/// A command, how it ended, and what it printed below that.
+pub(crate) fn describe_command(command: &str, end: &str, stdout: &str, stderr: &str) -> String {
+    let mut lines = command.trim().lines();
+    let mut text = shown_line(lines.next().unwrap_or_default());
+    for line in lines.by_ref().take(LINES - 1) {
+        text += &format!("\n> {}", shown_line(line));
+    }
+    match lines.count() {
+        0 => {}
+        left_out => text += &format!("\n> ({left_out} further lines are not shown)"),
+    }
+    format!("{text}: {}", describe_run(end, stdout, stderr)).replace('\n', "\n    ")
+}
+
+/// A line without what a terminal would obey, and without its end where it is long.
+fn shown_line(line: &str) -> String {
+    let line = printable(line);
+    match line.char_indices().nth(LINE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 /// The last lines of a text.
@@ -55,5 +84,13 @@ mod tests {
             "exit code 1\nstdout: a\nstdout: b\nstderr: no"
         );
         assert_eq!(describe_run("signal 9", "", ""), "signal 9");
+    }
+
+    #[test]
+    fn a_run_that_printed_much_is_described_by_the_end_of_it() {
+        let many: String = (1..=23).map(|number| format!("{number}\n")).collect();
+        let text = describe_run("exit code 1", &many, &"ü".repeat(LINE + 1));
+        assert!(text.starts_with("exit code 1\nstdout: (3 earlier lines are not shown)\nstdout: 4\n"), "{text}");
+        assert!(text.ends_with(&format!("stdout: 23\nstderr: {}…", "ü".repeat(LINE))), "{text}");
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 
 /// Options of a [`Sandbox`], as of [`crate::SandboxBuilder`].
 #[derive(Debug, Clone)]
-#[must_use = "a builder does nothing until build() or start()"]
+#[must_use = "a builder starts nothing by itself: add `.start()?`, or `.build()?` to start later"]
 pub struct SandboxBuilder {
     pub(super) inner: crate::sandbox::SandboxBuilder,
     pub(super) runtime: Handle,

@@ -16,7 +16,7 @@ use crate::{error::Result, verbs::changes::Changes};
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is asked until done()"]
+#[must_use = "nothing is compared until `.done()?`"]
 pub struct FindChanges<'a> {
     pub(super) inner: crate::verbs::changes::FindChanges<'a>,
     pub(super) runtime: Handle,

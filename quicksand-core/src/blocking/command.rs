@@ -21,7 +21,7 @@ use crate::{
 
 /// A program to run in the guest, as [`crate::Command`]. Made by [`Sandbox::command`](super::Sandbox::command).
 #[derive(Debug)]
-#[must_use = "a command does nothing until output() or spawn()"]
+#[must_use = "a command does nothing by itself: add `.output()?`, or `.spawn()?` for its streams"]
 pub struct Command<'a> {
     pub(super) inner: crate::verbs::command::Command<'a>,
     pub(super) runtime: &'a Handle,
@@ -67,6 +67,7 @@ impl<'a> Command<'a> {
 
 /// A running program, as [`crate::Child`]. Dropping it kills it.
 #[derive(Debug)]
+#[must_use = "dropping a child kills its program: keep it in a variable, or `.wait()` for the program's end"]
 pub struct Child {
     inner: crate::verbs::command::Child,
     runtime: Handle,

@@ -58,7 +58,7 @@ fn own_runtime() -> Handle {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "a wait does nothing until done()"]
+#[must_use = "a wait does nothing until `.done()?`"]
 pub struct Wait<'a, T = ()> {
     inner: crate::verbs::wait::Wait<'a, T>,
     runtime: Handle,

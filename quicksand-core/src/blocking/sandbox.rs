@@ -16,7 +16,7 @@ use crate::{
     qemu::machine::Accelerator,
     sandbox::{SaveReport, StartReport, links::PortForward},
     verbs::{
-        command::Output,
+        command::{CheckedOutput, Output},
         display::{Chord, MouseButton},
         facts::{File, Package, Port, Queries, Service, User},
     },
@@ -32,6 +32,7 @@ use crate::{
 /// # Ok::<(), quicksand_core::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping a sandbox ends its machine: keep it in a variable for as long as the machine is needed"]
 pub struct Sandbox {
     pub(super) inner: crate::sandbox::Sandbox,
     pub(super) runtime: Handle,
@@ -139,7 +140,7 @@ impl Sandbox {
             fn wait_for_port(&self, port: u16) -> ();
             fn wait_for_file(&self, path: impl Into<PathBuf>) -> ();
             fn wait_for_unit(&self, unit: impl Into<String>) -> ();
-            fn wait_until_succeeds(&self, line: impl Into<String>) -> Output;
+            fn wait_until_succeeds(&self, line: impl Into<String>) -> CheckedOutput;
             fn wait_for_console(&self, pattern: impl Into<String>) -> String;
             fn wait_for_line(&self, path: impl Into<PathBuf>, pattern: impl Into<String>) -> String;
         }

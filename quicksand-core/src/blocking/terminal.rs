@@ -9,7 +9,7 @@ use crate::{error::Result, guest::exit_status::ExitStatus, verbs::terminal::Foun
 
 /// A program that is to run on a terminal, as [`crate::TerminalCommand`]. Made by [`Command::pty`](super::Command::pty).
 #[derive(Debug)]
-#[must_use = "a command does nothing until spawn()"]
+#[must_use = "a command does nothing by itself: add `.spawn()?`"]
 pub struct TerminalCommand<'a> {
     pub(super) inner: crate::verbs::terminal::TerminalCommand<'a>,
     pub(super) runtime: &'a Handle,
@@ -34,6 +34,7 @@ impl<'a> TerminalCommand<'a> {
 
 /// A program that runs on a terminal, as [`crate::Terminal`].
 #[derive(Debug)]
+#[must_use = "dropping a terminal kills its program: keep it in a variable, or `.wait()` for the program's end"]
 pub struct Terminal {
     inner: crate::verbs::terminal::Terminal,
     runtime: Handle,

@@ -17,7 +17,7 @@ use crate::{
         cache::CacheError,
         environment::EnvironmentError,
         fetching::told,
-        printed::describe_run,
+        printed::{describe_command, describe_run},
         size::{ParseSizeError, Size},
     },
     guest::{ChannelError, exit_status::ExitStatus},
@@ -252,6 +252,18 @@ pub enum Error {
         /// What it had printed by then, as in [`Output`](crate::Output).
         stdout: String,
         /// What it had printed by then.
+        stderr: String,
+    },
+    /// A command did not succeed, and [`Output::check`](crate::Output::check) was asked for success.
+    #[error("run {}", describe_command(command, &status.to_string(), stdout, stderr))]
+    CommandFailed {
+        /// The command.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it printed, as in [`Output`](crate::Output).
+        stdout: String,
+        /// What it printed.
         stderr: String,
     },
     /// What was waited for did not come in time.

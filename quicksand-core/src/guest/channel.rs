@@ -199,6 +199,7 @@ impl fmt::Debug for ReplyTo {
 
 /// An operation under way. Dropping it before its [`reply`](Operation::reply) cancels it in the guest.
 #[derive(Debug)]
+#[must_use = "dropping an operation cancels it: wait for its `.reply()`"]
 pub struct Operation {
     id: u32,
     shared: Arc<Shared>,

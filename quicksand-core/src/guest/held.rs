@@ -23,7 +23,7 @@ struct End {
 
 /// What was held back. Dropping it forgets it.
 #[derive(Debug)]
-#[must_use = "what is not released is forgotten"]
+#[must_use = "dropping this forgets what was held back: call `.release()` to send it"]
 pub struct Held(Vec<End>);
 
 /// Does some work, and holds back the ends of the operations that it drops last: as soon as it sends anything else, all that came

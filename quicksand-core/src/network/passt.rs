@@ -54,6 +54,7 @@ static WARNED: AtomicBool = AtomicBool::new(false);
 
 /// A passt, and the threads that lead to it. Dropping it ends all of that.
 #[derive(Debug)]
+#[must_use = "dropping this ends passt: keep it for as long as the machine runs"]
 pub(crate) struct Passt {
     /// Our ends of the sockets.
     sockets: [UnixStream; 2],

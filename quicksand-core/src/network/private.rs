@@ -46,6 +46,7 @@ const NEWS_PATIENCE: Duration = Duration::from_secs(5);
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use = "a network has no members by itself: give it to `SandboxBuilder::join(..)`"]
 pub struct Network(Arc<Inner>);
 
 struct Inner {
@@ -278,6 +279,7 @@ impl Drop for Joined {
 
 /// A card that is plugged in. Dropping it unplugs it, unless another has taken its place.
 #[derive(Debug)]
+#[must_use = "dropping this unplugs the card: keep it for as long as the machine runs"]
 pub(crate) struct Plugged {
     ports: Arc<Ports>,
     port: Port,

@@ -31,7 +31,7 @@ const MOST_DISK: Size = Size::from_mib(16 << 20);
 
 /// Options of a [`Sandbox`].
 #[derive(Debug, Clone)]
-#[must_use = "a builder does nothing until build() or start()"]
+#[must_use = "a builder starts nothing by itself: add `.start().await?`, or `.build()?` to start later"]
 pub struct SandboxBuilder {
     pub(super) source: String,
     /// The image itself, where the caller has it already.

@@ -95,6 +95,7 @@ pub struct StartReport {
 /// It belongs to the tokio runtime in which it was started, and can be used for as long as that is there. Each `#[tokio::test]` has
 /// a runtime of its own, so that a sandbox in a `static` is of use to one of them alone. [`blocking`](crate::blocking) has none of this.
 #[derive(Debug)]
+#[must_use = "dropping a sandbox ends its machine: keep it in a variable for as long as the machine is needed"]
 pub struct Sandbox {
     options: SandboxBuilder,
     life: Mutex<Life>,

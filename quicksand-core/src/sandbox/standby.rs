@@ -21,6 +21,7 @@ use crate::{
 /// A machine that is ready for a start to come. Dropping it throws it away.
 #[doc(hidden)]
 #[derive(Debug)]
+#[must_use = "a machine that is ready ends when this is dropped: give it to `SandboxBuilder::standby(..)`"]
 pub struct Standby {
     clone: Aside,
     network: NetworkMode,

@@ -30,6 +30,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a program that has ended left.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a command that fails is no error: assert `.success()`, go on with `.check()?` or use `.exit_code`"]
 #[non_exhaustive]
 pub struct Output {
     /// Standard output as text. Bytes that are no UTF-8 are replaced; see [`stdout_bytes`](Output::stdout_bytes).
@@ -72,6 +73,27 @@ impl Output {
         self.status.success()
     }
 
+    /// What the program printed where it has succeeded, and an error that shows it where it has not:
+    ///
+    /// ```no_run
+    /// # async fn f(sb: quicksand_core::Sandbox) -> quicksand_core::Result<()> {
+    /// sb.execute("systemctl stop nginx").await?.check()?;
+    /// let version = sb.execute("nginx -v 2>&1").await?.check()?.stdout;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CommandFailed`] where the exit code is not 0, or a signal killed the program.
+    pub fn check(self) -> Result<CheckedOutput> {
+        let Output { stdout, stderr, status, command, image, raw, .. } = self;
+        if !status.success() {
+            return Err(Error::CommandFailed { command, status, stdout, stderr });
+        }
+        Ok(CheckedOutput { stdout, stderr, command, image, raw })
+    }
+
     /// Standard output to the byte.
     pub fn stdout_bytes(&self) -> &[u8] {
         self.raw.as_ref().map_or(self.stdout.as_bytes(), |(stdout, _)| stdout)
@@ -86,25 +108,59 @@ impl Output {
 /// The command, how it ended and what it printed, for people and for snapshots.
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "$ {}", self.command.trim_end().replace('\n', "\n> "))?;
-        match self.status {
-            ExitStatus::Code(code) => writeln!(f, "exit code: {code}")?,
-            ExitStatus::Signal(signal) => writeln!(f, "signal: {signal}")?,
+        show(f, &self.command, self.status, &self.stdout, &self.stderr)
+    }
+}
+
+fn show(f: &mut fmt::Formatter<'_>, command: &str, status: ExitStatus, stdout: &str, stderr: &str) -> fmt::Result {
+    writeln!(f, "$ {}", command.trim_end().replace('\n', "\n> "))?;
+    match status {
+        ExitStatus::Code(code) => writeln!(f, "exit code: {code}")?,
+        ExitStatus::Signal(signal) => writeln!(f, "signal: {signal}")?,
+    }
+    for (name, content) in [("stdout", stdout), ("stderr", stderr)] {
+        if !content.is_empty() {
+            // Whether its last line is a whole one is a part of what was printed.
+            let end = if content.ends_with('\n') { "" } else { "\n(no newline at the end)\n" };
+            write!(f, "----- {name} -----\n{content}{end}")?;
         }
-        for (name, content) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
-            if !content.is_empty() {
-                // Whether its last line is a whole one is a part of what was printed.
-                let end = if content.ends_with('\n') { "" } else { "\n(no newline at the end)\n" };
-                write!(f, "----- {name} -----\n{content}{end}")?;
-            }
-        }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// What a program that has succeeded left. Made by [`Output::check`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckedOutput {
+    /// Standard output as text, as [`Output::stdout`].
+    pub stdout: String,
+    /// Standard error as text, as [`Output::stderr`].
+    pub stderr: String,
+    /// The command, as [`Output::command`].
+    pub command: String,
+    /// The image at the bottom of the machine's disk, as [`Output::image`].
+    pub image: String,
+    raw: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The output with its status, as functions that take any output want it.
+impl From<CheckedOutput> for Output {
+    fn from(checked: CheckedOutput) -> Output {
+        let CheckedOutput { stdout, stderr, command, image, raw } = checked;
+        Output { stdout, stderr, exit_code: 0, status: ExitStatus::Code(0), command, image, raw }
+    }
+}
+
+/// As an [`Output`].
+impl fmt::Display for CheckedOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, &self.command, ExitStatus::Code(0), &self.stdout, &self.stderr)
     }
 }
 
 /// A program to run in the guest. Made by [`Sandbox::command`].
 #[derive(Debug)]
-#[must_use = "a command does nothing until output() or spawn()"]
+#[must_use = "a command does nothing by itself: add `.output().await?`, or `.spawn().await?` for its streams"]
 pub struct Command<'a> {
     sandbox: &'a Sandbox,
     pub(crate) exec: Exec,
@@ -293,6 +349,7 @@ async fn collect(stream: Option<GuestReader>, into: &mut Vec<u8>, limit: Size) -
 /// Its output ends with the program, and with filters that it sent its own output through. Programs that it leaves in the background are
 /// not waited for: they live on, and what they print to its streams from then on is read and dropped.
 #[derive(Debug)]
+#[must_use = "dropping a child kills its program: keep it in a variable, or `.wait()` for the program's end"]
 pub struct Child {
     operation: Operation,
     vm: Arc<Vm>,
@@ -385,5 +442,25 @@ mod tests {
             "$ x\nsignal: 9\n----- stdout -----\na\n----- stderr -----\n\u{fffd}x\n(no newline at the end)\n"
         );
         assert_eq!(new(b"b".to_vec(), vec![], ExitStatus::Code(0)).stdout_bytes(), b"b");
+    }
+
+    #[test]
+    fn a_command_that_failed_is_an_error_with_what_it_printed() {
+        let new = |command: &str, stdout: &str, stderr: &str, status| {
+            Output::new(command.into(), "debian".into(), stdout.into(), stderr.into(), status)
+        };
+        let fine = new("true", "a\n", "", ExitStatus::Code(0));
+        let checked = fine.clone().check().unwrap();
+        assert_eq!((&*checked.stdout, checked.to_string()), ("a\n", fine.to_string()));
+        assert_eq!(Output::from(checked), fine);
+        let told = |output: Output| output.check().unwrap_err().to_string();
+        assert_eq!(
+            told(new("make\x07 it", "a\n\x1b[2Jb\n", "no\n", ExitStatus::Code(3))),
+            "run make it: exit code 3\n    stdout: a\n    stdout: b\n    stderr: no"
+        );
+        assert_eq!(told(new("sleep 9", "", "", ExitStatus::Signal(9))), "run sleep 9: signal 9");
+        let script = told(new(&"true\n".repeat(30), "", "", ExitStatus::Code(1)));
+        assert!(script.starts_with("run true\n    > true\n"), "{script}");
+        assert!(script.ends_with("\n    > (10 further lines are not shown): exit code 1"), "{script}");
     }
 }

@@ -22,6 +22,7 @@ pub(crate) const FROZEN: &str = "frozen";
 
 /// The directory of one running machine.
 #[derive(Debug)]
+#[must_use = "dropping this removes the directory: keep it for as long as the machine runs"]
 pub(crate) struct RunDir {
     path: PathBuf,
     name: String,

@@ -71,6 +71,7 @@ pub(crate) enum Turn {
 
 /// The place of one machine among all. Dropping it gives it back.
 #[derive(Debug)]
+#[must_use = "dropping a slot gives it to the next machine: keep it for as long as the machine runs"]
 pub(crate) struct Slot {
     token: Token,
     entry: Entry,
@@ -357,7 +358,7 @@ mod tests {
         assert!(waits.await.is_err(), "two come on top of the first");
         assert_eq!(count(&host.cache.queue()), 0, "who gave up has left");
         drop(on_top);
-        take(&host, Turn::Always).await;
+        drop(take(&host, Turn::Always).await);
     }
 
     #[tokio::test]
@@ -367,7 +368,7 @@ mod tests {
         let _alone = take(&host, Turn::Always).await;
         let larger_than_all = Demand { memory: 1 << 50, cpus: 1000 };
         drop(_alone);
-        Slot::take(&host, larger_than_all, Turn::Always, &Reporter::silent()).await.unwrap();
+        drop(Slot::take(&host, larger_than_all, Turn::Always, &Reporter::silent()).await.unwrap());
     }
 
     #[tokio::test]

@@ -34,11 +34,13 @@ pub struct PortForward {
 
 impl PortForward {
     /// From port `host` of the host, 0 for a free one, to port `guest` of the guest.
+    #[must_use = "a forward does nothing by itself: give it to `SandboxBuilder::port_forward(..)` or `Sandbox::forward_port(..)`"]
     pub const fn new(host: u16, guest: u16) -> PortForward {
         PortForward { host, guest, guest_address: None }
     }
 
     /// To this address in the guest and no other.
+    #[must_use = "a forward does nothing by itself: give it to `SandboxBuilder::port_forward(..)` or `Sandbox::forward_port(..)`"]
     pub const fn guest_address(mut self, address: Ipv4Addr) -> PortForward {
         self.guest_address = Some(address);
         self
@@ -82,6 +84,7 @@ impl PortForward {
 
 /// A forward at work. Dropping it ends it, with its connections.
 #[derive(Debug)]
+#[must_use = "dropping a listener closes its port: keep it for as long as the port is forwarded"]
 pub(crate) struct Listener {
     forward: PortForward,
     /// The task's own ends a moment after it is dropped.

@@ -46,6 +46,7 @@ impl Current {
 
 /// A task that ends with its owner.
 #[derive(Debug)]
+#[must_use = "dropping a task ends it: keep it for as long as it is to run"]
 pub(crate) struct Task(AbortHandle);
 
 impl Task {

@@ -17,7 +17,7 @@ pub(crate) use server::start;
 /// can. To the guest a file is of the user who made it there, or was given it by `chown`; that is kept until the mount is taken off. All
 /// other files of this user are whoever's looks at them, or those of the [`owner`](Mount::owner).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "a mount does nothing until a sandbox gets it"]
+#[must_use = "a mount does nothing by itself: give it to `SandboxBuilder::mount(..)` or `Sandbox::mount(..)`"]
 pub struct Mount {
     pub(crate) host: PathBuf,
     pub(crate) guest: PathBuf,

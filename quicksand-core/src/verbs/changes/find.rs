@@ -42,7 +42,7 @@ use crate::{
 /// Patterns are globs of absolute paths: `*` and `?` stand for what is in one name, `**` for directories, `{a,b}` for either. One
 /// that fits a directory covers all that is below it.
 #[derive(Debug, Clone)]
-#[must_use = "nothing is asked until it is awaited"]
+#[must_use = "nothing is compared until this is awaited: add `.await?`"]
 pub struct FindChanges<'a> {
     sandbox: &'a Sandbox,
     ignored: Patterns,

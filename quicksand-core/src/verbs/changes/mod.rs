@@ -45,6 +45,7 @@ pub use ignore::DEFAULT_IGNORED;
 /// says nothing of times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "changes are no error: assert on them, or take a snapshot of them"]
 pub struct Changes {
     /// Files, directories and links, by path.
     pub files: Vec<FileChange>,

@@ -11,7 +11,7 @@ use crate::error::{Result, facts::FactsError};
 pub(crate) type Asked = (Question, Answer);
 
 /// A question to a guest, of which [`Sandbox::facts`](crate::Sandbox::facts) makes a fact.
-#[must_use = "a query is nothing until Sandbox::facts(..)"]
+#[must_use = "a query asks nothing by itself: give it to `Sandbox::facts(..)`"]
 pub struct Query<T> {
     question: Result<Question, (&'static str, String, &'static str)>,
     /// Whether it is UDP's port that is asked about.

@@ -60,7 +60,7 @@ impl<'a> Command<'a> {
 
 /// A program that is to run on a terminal. Made by [`Command::pty`].
 #[derive(Debug)]
-#[must_use = "a command does nothing until spawn()"]
+#[must_use = "a command does nothing by itself: add `.spawn().await?`"]
 pub struct TerminalCommand<'a> {
     command: Command<'a>,
     rows: u16,
@@ -94,6 +94,7 @@ impl<'a> TerminalCommand<'a> {
 ///
 /// What the program writes is taken while something is waited for. [`into_child`](Terminal::into_child) leads to the bytes
 /// themselves.
+#[must_use = "dropping a terminal kills its program: keep it in a variable, or `.wait()` for the program's end"]
 pub struct Terminal {
     child: Child,
     transcript: Transcript,

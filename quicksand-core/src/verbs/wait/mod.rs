@@ -40,7 +40,7 @@ pub const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a wait does nothing until it is awaited"]
+#[must_use = "a wait does nothing until it is awaited: add `.await?`"]
 pub struct Wait<'a, T = ()> {
     timeout: Duration,
     begin: Begin<'a, T>,
