@@ -56,14 +56,22 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn check(kind: FileType) -> Result<()> {
-    let what = match kind {
-        kind if kind.is_file() => return Ok(()),
+    if kind.is_file() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidInput, format!("it is {}, where a file is wanted", kind_name(kind))))
+}
+
+/// What a file of that kind is called.
+pub(crate) fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_file() => "a file",
         kind if kind.is_dir() => "a directory",
+        kind if kind.is_symlink() => "a link",
         kind if kind.is_fifo() => "a pipe",
         kind if kind.is_socket() => "a socket",
         _ => "a device",
-    };
-    Err(Error::new(ErrorKind::InvalidInput, format!("it is {what}, where a file is wanted")))
+    }
 }
 
 /// The next stretch of data of a file at or after `at`. A file system without holes says that all is data.

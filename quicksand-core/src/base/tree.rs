@@ -1,5 +1,6 @@
-//! The files below a path of the host, as a copy into a guest has them: files, directories and links. Pipes, sockets and devices are
-//! left out wherever trees are copied or digested: to read one might never end, and a copy of one is of no use.
+//! The files below a path of the host, as a copy into a guest has them: files, directories and links. To read a pipe, a socket or a
+//! device might never end, and a copy of one is of no use: a copy leaves them out, and a digest, which says that something is as it
+//! was, refuses them by name.
 
 use std::{
     fs::{self, File, FileType},
@@ -34,9 +35,20 @@ pub(crate) struct Found {
     pub(crate) kind: FileType,
 }
 
+/// What becomes of pipes, sockets and devices below the root. One that is the root itself is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SpecialFiles {
+    LeaveOut,
+    Refuse,
+}
+
 /// Shows `take` what is at `root` and below it, a directory before what it holds, and its entries in the order of their names. A root
 /// that is a link is followed, all others are not.
-pub(crate) fn walk(root: &Path, mut take: impl FnMut(&Found) -> io::Result<()>) -> Result<(), Fault> {
+pub(crate) fn walk(
+    root: &Path,
+    special_files: SpecialFiles,
+    mut take: impl FnMut(&Found) -> io::Result<()>,
+) -> Result<(), Fault> {
     let mut queue = vec![(fs::canonicalize(root).map_err(at(root))?, PathBuf::new())];
     while let Some((path, name)) = queue.pop() {
         let is_root = name.as_os_str().is_empty();
@@ -47,8 +59,9 @@ pub(crate) fn walk(root: &Path, mut take: impl FnMut(&Found) -> io::Result<()>) 
             Err(error) => return Err((path, error)),
         };
         if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
-            if is_root {
-                return Err((path, io::Error::other("it is neither a file nor a directory")));
+            if is_root || special_files == SpecialFiles::Refuse {
+                let what = plain_file::kind_name(kind);
+                return Err((path, io::Error::other(format!("it is {what}, neither a file nor a directory"))));
             }
             tracing::debug!(path = %path.display(), "a device, pipe or socket is left out");
             continue;
@@ -70,11 +83,11 @@ pub(crate) fn walk(root: &Path, mut take: impl FnMut(&Found) -> io::Result<()>) 
 ///
 /// # Errors
 ///
-/// Where a file can't be read, or the root is neither a file nor a directory.
+/// Where a file can't be read, or there is a pipe, a socket or a device.
 #[doc(hidden)]
 pub fn digest(root: &Path) -> Result<String, Fault> {
     let mut hash = Sha256::new();
-    walk(root, |found| {
+    walk(root, SpecialFiles::Refuse, |found| {
         add(&mut hash, found.name.as_os_str().as_bytes());
         if found.kind.is_dir() {
             hash.update(b"d");
@@ -191,18 +204,38 @@ mod tests {
     }
 
     #[test]
-    fn pipes_and_sockets_are_left_out_and_hold_nothing_up() {
+    fn pipes_and_sockets_are_refused_by_name_and_hold_nothing_up() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("f"), "1").unwrap();
-        let before = digest(directory.path()).unwrap();
-        let pipe = directory.path().join("pipe");
-        nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
-        let _socket = UnixListener::bind(directory.path().join("socket")).unwrap();
-        assert_eq!(digest(directory.path()).unwrap(), before);
-        for path in [&*pipe, Path::new("/dev/null")] {
+        let root = directory.path().join("root");
+        fs::create_dir_all(root.join("sub")).unwrap();
+        fs::write(root.join("f"), "1").unwrap();
+        let copied = || {
+            let mut names = Vec::new();
+            walk(&root, SpecialFiles::LeaveOut, |found| {
+                names.push(found.name.clone());
+                Ok(())
+            })
+            .unwrap();
+            names
+        };
+        let (before, files) = (digest(&root).unwrap(), copied());
+        let told = |path: &Path, what: &str| {
             let (named, error) = digest(path).unwrap_err();
-            assert!(named == path && error.to_string().contains("neither a file nor a directory"), "{error}");
-        }
+            let text = error.to_string();
+            assert!(text == format!("it is {what}, neither a file nor a directory"), "{named:?}: {text}");
+            named
+        };
+        let (pipe, socket) = (root.join("sub/pipe"), root.join("sub/socket"));
+        nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        assert_eq!(told(&root, "a pipe"), pipe);
+        assert_eq!(told(&pipe, "a pipe"), pipe);
+        fs::remove_file(&pipe).unwrap();
+        let _listener = UnixListener::bind(&socket).unwrap();
+        assert_eq!(told(&root, "a socket"), socket);
+        assert_eq!(told(Path::new("/dev/null"), "a device"), Path::new("/dev/null"));
+        assert_eq!(copied(), files, "a copy leaves them out");
+        fs::remove_file(&socket).unwrap();
+        assert_eq!(digest(&root).unwrap(), before);
     }
 
     #[test]

@@ -293,6 +293,16 @@ mod tests {
         assert_eq!(key(text, "base"), first);
         fs::set_permissions(path("d/f"), fs::Permissions::from_mode(0o700)).unwrap();
         assert_ne!(key(text, "base"), first);
+        // What can't be copied is refused by name, at once: to read a pipe would never end.
+        nix::unistd::mkfifo(&path("d/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let refusal = || match found(text).key("base").unwrap_err() {
+            ImageError::Recipe(RecipeError::Copy { path, source, .. }) => (path, source.to_string()),
+            error => panic!("{error}"),
+        };
+        assert_eq!(refusal(), (path("d/pipe"), "it is a pipe, neither a file nor a directory".to_owned()));
+        fs::remove_file(path("d/pipe")).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(path("d/socket")).unwrap();
+        assert_eq!(refusal(), (path("d/socket"), "it is a socket, neither a file nor a directory".to_owned()));
         fs::remove_dir_all(path("d")).unwrap();
         let error = found(text).key("base").unwrap_err().to_string();
         assert!(error.contains("into the image \"x\""), "{error}");

@@ -259,7 +259,7 @@ impl<T: Write> Write for Counted<T> {
 fn pack(from: &Path, to: impl Write) -> Result<(), tree::Fault> {
     let mut builder = tar::Builder::new(io::BufWriter::with_capacity(64 * 1024, to));
     builder.follow_symlinks(false);
-    tree::walk(from, |found| {
+    tree::walk(from, tree::SpecialFiles::LeaveOut, |found| {
         let is_root = found.name.as_os_str().is_empty();
         // With a slash at its end a file would be a directory.
         let name = if is_root { PathBuf::from(".") } else { Path::new(".").join(&found.name) };
