@@ -1,7 +1,6 @@
 //! What a setup does to its machine.
 
 use std::{
-    any::Any,
     fmt::Write,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,7 +15,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::registry::Layer;
-use crate::{describe::error_text, meta::Work};
+use crate::{body::panic_message, describe::error_text, meta::Work};
 
 /// Where commands find what they depend on.
 const INPUTS: &str = "/tmp/quicksand-inputs";
@@ -89,15 +88,10 @@ async fn caught(setup: impl Future<Output = Result<(), String>>) -> Result<(), S
         // After a panic it is not polled again, and what it had of the machine is thrown away.
         match catch_unwind(AssertUnwindSafe(|| setup.as_mut().poll(context))) {
             Ok(poll) => poll,
-            Err(panic) => Poll::Ready(Err(format!("it panicked: {}", message(&*panic)))),
+            Err(panic) => Poll::Ready(Err(format!("it panicked: {}", panic_message(&*panic)))),
         }
     })
     .await
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
 async fn commands(layer: &Layer, lines: &[&str], sandbox: &Sandbox, end: Instant) -> Result<(), String> {
