@@ -30,5 +30,5 @@ pub mod modules;
 pub mod network;
 
 /// The version of everything in this crate, exchanged in the hello. Raised with every change that an older peer would
-/// misread; a host refuses an agent of another version, and the state that holds such an agent is made again.
+/// misread, as docs/on-disk.md says; a host refuses an agent of another version, and the state that holds such an agent is made again.
 pub const VERSION: u16 = 2;

@@ -14,3 +14,4 @@ pub(crate) mod progress;
 pub(crate) mod random;
 pub(crate) mod size;
 pub mod tree;
+pub(crate) mod versioned;

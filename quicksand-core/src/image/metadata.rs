@@ -4,6 +4,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::versioned::{self, Unread};
+
 /// The file's name in the image's directory.
 pub(crate) const FILE: &str = "image.json";
 /// The version that this code writes, and the only one that it reads: another one's image is made anew.
@@ -106,16 +108,11 @@ pub(crate) enum MetadataError {
     #[error("read it: it has version {0}, and this quicksand reads version {VERSION}")]
     Version(u32),
     #[error("read it: {0}")]
-    Unreadable(#[from] serde_json::Error),
+    Unreadable(serde_json::Error),
     #[error("take its path {}: it leads out of the image", .0.display())]
     Outside(PathBuf),
     #[error("mount its root file system {0:?}: a device of the guest's and its options have no such characters")]
     Root(String),
-}
-
-#[derive(Deserialize)]
-struct VersionOnly {
-    version: u32,
 }
 
 impl Default for Root {
@@ -146,12 +143,10 @@ impl Metadata {
     }
 
     pub(crate) fn parse(text: &[u8]) -> Result<Metadata, MetadataError> {
-        // The version alone first: another one's other fields may have any shape.
-        let VersionOnly { version } = serde_json::from_slice(text)?;
-        if version != VERSION {
-            return Err(MetadataError::Version(version));
-        }
-        let metadata: Metadata = serde_json::from_slice(text)?;
+        let metadata: Metadata = versioned::from_json(text, VERSION..=VERSION).map_err(|unread| match unread {
+            Unread::Version(found) => MetadataError::Version(found),
+            Unread::Malformed(error) => MetadataError::Unreadable(error),
+        })?;
         if !metadata.root.is_plain() || !metadata.file_system.bytes().all(|b| b.is_ascii_alphanumeric()) {
             let Root { device, flags } = metadata.root;
             return Err(MetadataError::Root(format!("{} {device} {flags}", metadata.file_system)));
@@ -182,12 +177,27 @@ fn is_inside(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::versioned::assert_pinned;
 
     fn metadata() -> Metadata {
         let file = |path: &str, size| StoredFile { path: path.into(), size };
         let modules = vec![file("modules/00-virtio.ko", 7), file("modules/01-fuse.ko", 8)];
         let boot = Boot { kernel: file("kernel", 6), lent: false, modules };
         Metadata::new("ab".into(), (file("disk.qcow2", 5), 10), "ext4", boot)
+    }
+
+    #[test]
+    fn it_is_pinned() {
+        let mut metadata = metadata();
+        metadata.root.flags = "subvol=root".into();
+        metadata.origin =
+            Some(Origin { source: "s".into(), digest: Some("d".into()), trust: Some("TLS".into()), time: 9 });
+        metadata.defaults = Defaults { environment: vec![("K".into(), "v".into())], directory: Some("/srv".into()) };
+        metadata.lent_kernel = true;
+        let pinned = r#"{"version":1,"digest":"ab","disk":{"path":"disk.qcow2","size":5},"disk_size":10,"file_system":"ext4","root":{"device":"/dev/vda","flags":"subvol=root"},"origin":{"source":"s","digest":"d","trust":"TLS","time":9},"defaults":{"environment":[["K","v"]],"directory":"/srv"},"kernel":{"path":"kernel","size":6},"lent_kernel":true,"modules":[{"path":"modules/00-virtio.ko","size":7},{"path":"modules/01-fuse.ko","size":8}]}"#;
+        let now = serde_json::to_string(&metadata).unwrap();
+        assert_pinned("an image's image.json", "raise VERSION in metadata.rs", pinned, &now);
+        assert_eq!(Metadata::parse(pinned.as_bytes()).unwrap(), metadata);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::{
         cache::{Cache, CacheError},
         digest::short_key,
         plain_file,
+        versioned::{self, Unread},
     },
     image::recipe::Recipe,
 };
@@ -235,17 +236,12 @@ impl Project {
     }
 
     fn lock(&self) -> Result<Lock, ProjectError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
         let path = self.root.join(LOCK);
         let Some(text) = read(&path)? else { return Ok(Lock::default()) };
-        let Versioned { version: found } = toml::from_str(&text).map_err(malformed(&path))?;
-        if found > VERSION {
-            return Err(ProjectError::Version { path, found });
-        }
-        toml::from_str(&text).map_err(malformed(&path))
+        versioned::from_toml(&text, 0..=VERSION).map_err(|unread| match unread {
+            Unread::Version(found) => ProjectError::Version { path, found },
+            Unread::Malformed(source) => malformed(&path)(source),
+        })
     }
 }
 
@@ -287,6 +283,7 @@ fn day(days: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::versioned::assert_pinned;
 
     #[test]
     fn days_have_dates() {
@@ -333,6 +330,23 @@ mod tests {
                             [images.\"fedora:42\"]\n";
         assert!(text.starts_with(&format!("{HEAD}{debian_first}")), "{text}");
         assert_eq!(project.all_locked().unwrap().keys().collect::<Vec<_>>(), ["debian", "fedora:42"]);
+    }
+
+    #[test]
+    fn the_lock_is_pinned() {
+        let locked = Locked {
+            source: "https://example.org/f.qcow2".into(),
+            digest: Some("sha256:00".into()),
+            trust: Some("TLS".into()),
+            date: "2025-01-01".into(),
+        };
+        let lock = Lock { version: VERSION, images: BTreeMap::from([("fedora:42".into(), locked.clone())]) };
+        let pinned = "version = 1\n\n[images.\"fedora:42\"]\nsource = \"https://example.org/f.qcow2\"\n\
+                      digest = \"sha256:00\"\ntrust = \"TLS\"\ndate = \"2025-01-01\"\n";
+        assert_pinned("quicksand.lock", "raise VERSION in project.rs", pinned, &toml::to_string(&lock).unwrap());
+        let temp = tempfile::tempdir().unwrap();
+        fs::write(temp.path().join(LOCK), format!("{HEAD}{pinned}")).unwrap();
+        assert_eq!(Project::at(temp.path().to_owned()).locked("fedora:42").unwrap(), Some(locked));
     }
 
     #[test]

@@ -33,7 +33,11 @@ use nix::{
 use serde::{Deserialize, Serialize, de::Error as _};
 
 use crate::{
-    base::{cache::hold, plain_file, random},
+    base::{
+        cache::hold,
+        plain_file, random,
+        versioned::{self, Unread},
+    },
     image::Image,
     qemu::machine::Machine,
     vm::run_dir::RunDir,
@@ -81,16 +85,11 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// Reads the manifest that stands at `path`.
     pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, StateError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
         let malformed = |source| StateError::Malformed { path: path.to_owned(), source };
-        let Versioned { version: found } = serde_json::from_slice(bytes).map_err(malformed)?;
-        if found > VERSION {
-            return Err(StateError::Version { path: path.to_owned(), found });
-        }
-        let manifest: Manifest = serde_json::from_slice(bytes).map_err(malformed)?;
+        let manifest: Manifest = versioned::from_json(bytes, 0..=VERSION).map_err(|unread| match unread {
+            Unread::Version(found) => StateError::Version { path: path.to_owned(), found },
+            Unread::Malformed(source) => malformed(source),
+        })?;
         if manifest.layers > MOST_LAYERS {
             let why = format!("it has {} layers, the limit is {MOST_LAYERS}", manifest.layers);
             return Err(malformed(serde_json::Error::custom(why)));
@@ -385,7 +384,7 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qemu::machine::Accelerator;
+    use crate::{base::versioned::assert_pinned, qemu::machine::Accelerator};
 
     fn description() -> Description {
         Description {
@@ -443,6 +442,29 @@ mod tests {
         crate::base::cache::discard(&directory).unwrap();
         let left = fs::read_dir(temp.path()).unwrap().flatten();
         assert!(left.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().starts_with('.')));
+    }
+
+    #[test]
+    fn the_manifest_is_pinned() {
+        let manifest = Manifest {
+            version: VERSION,
+            id: "i".into(),
+            image: "debian".into(),
+            machine: Machine { extra_arguments: vec!["-x".into()], ..description().machine },
+            machine_key: "k".into(),
+            layers: 2,
+            disk_size: Some(1 << 30),
+            has_memory: true,
+            user_network: true,
+            cards: 1,
+            in_frame: false,
+            recipe: Some("r".into()),
+            kernel_fault: Some("f".into()),
+        };
+        let pinned = r#"{"version":1,"id":"i","image":"debian","machine":{"memory":536870912,"cpus":1,"accelerator":"tcg","display":false,"extra_arguments":["-x"]},"machine_key":"k","layers":2,"disk_size":1073741824,"has_memory":true,"user_network":true,"cards":1,"in_frame":false,"recipe":"r","kernel_fault":"f"}"#;
+        let now = serde_json::to_string(&manifest).unwrap();
+        assert_pinned("the manifest of a save", "raise VERSION in state.rs", pinned, &now);
+        assert_eq!(Manifest::parse(Path::new("m"), pinned.as_bytes()).unwrap(), manifest);
     }
 
     #[test]

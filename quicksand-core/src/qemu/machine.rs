@@ -142,6 +142,10 @@ impl Machine {
     /// What tells this machine from every other that a frozen state might be of: all of its command line but paths and other
     /// things that may differ, QEMU's version, the host's processor where the guest sees it, and the agent in its memory.
     pub(crate) fn key(&self, qemu: Version) -> String {
+        self.key_with(qemu, quicksand_agent::ID)
+    }
+
+    fn key_with(&self, qemu: Version, agent: &str) -> String {
         let nowhere = Path::new("");
         let instance = Instance {
             name: "",
@@ -161,7 +165,7 @@ impl Machine {
             hash.update([0]);
         }
         hash.update(qemu.to_string());
-        hash.update(quicksand_agent::ID);
+        hash.update(agent);
         if self.accelerator != Accelerator::Tcg {
             hash.update(host_processor());
         }
@@ -383,6 +387,7 @@ pub(crate) const LEAST_MEMORY: Size = Size::from_mib(64);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::versioned::assert_pinned;
 
     const VERSION: Version = Version { major: 7, minor: 2, micro: 22 };
 
@@ -399,6 +404,14 @@ mod tests {
     fn line(machine: &Machine, instance: &Instance<'_>) -> String {
         let words: Vec<_> = machine.arguments(instance).into_iter().map(|word| word.into_string().unwrap()).collect();
         words.join(" ")
+    }
+
+    #[test]
+    fn the_key_is_pinned() {
+        let machine = Machine { display: true, extra_arguments: vec!["-x".into()], ..machine() };
+        let now = machine.key_with(VERSION, "agent");
+        let pinned = "167585daf184fa92157fe462ee6661cba8d4a7ccffb8c05920a8dad73ad6e3cd";
+        assert_pinned("the key of a machine", "say in CHANGELOG.md that saves boot once", pinned, &now);
     }
 
     #[test]

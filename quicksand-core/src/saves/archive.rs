@@ -15,6 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    base::versioned::{self, Unread},
     image::{Image, state::StateError},
     qemu::qcow2::Qcow2Error,
 };
@@ -131,17 +132,10 @@ impl Index {
 
     /// Reads an index and checks that its paths are those of a save. The error names the entry.
     pub(crate) fn parse(file: &Path, text: &[u8]) -> Result<Index, ArchiveError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let other =
-            |error: serde_json::Error| ArchiveError::NotAnExport { file: file.to_owned(), why: error.to_string() };
-        let Versioned { version: found } = serde_json::from_slice(text).map_err(other)?;
-        if found > VERSION {
-            return Err(ArchiveError::Version { file: file.to_owned(), found });
-        }
-        let index: Index = serde_json::from_slice(text).map_err(other)?;
+        let index: Index = versioned::from_json(text, 0..=VERSION).map_err(|unread| match unread {
+            Unread::Version(found) => ArchiveError::Version { file: file.to_owned(), found },
+            Unread::Malformed(error) => ArchiveError::NotAnExport { file: file.to_owned(), why: error.to_string() },
+        })?;
         let needed = [MANIFEST.to_owned(), format!("image/{}", Image::FILE)];
         if let Some((entry, why)) = fault(&index.files, is_of_a_save, &needed) {
             return Err(ArchiveError::Refused { file: file.to_owned(), entry, why: why.to_owned() });
@@ -209,6 +203,7 @@ pub(crate) fn is_of_a_save(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::versioned::assert_pinned;
 
     fn index(paths: &[(&str, u64)]) -> Vec<u8> {
         let entry = |&(path, size): &(&str, u64)| Entry { path: path.into(), size, sha256: String::new() };
@@ -251,6 +246,14 @@ mod tests {
             "a sum that overflows"
         );
         assert!(matches!(parse(("image/x.json", LARGEST_TEXT + 1)), Err(ArchiveError::Refused { .. })));
+    }
+
+    #[test]
+    fn the_index_is_pinned() {
+        let pinned = r#"{"version":1,"files":[{"path":"manifest.json","size":1,"sha256":""},{"path":"image/image.json","size":1,"sha256":""}]}"#;
+        let now = String::from_utf8(index(&WHOLE)).unwrap();
+        assert_pinned("the index of an exported save", "raise VERSION in archive.rs", pinned, &now);
+        assert_eq!(Index::parse(Path::new("f"), pinned.as_bytes()).unwrap().files.len(), 2);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use quicksand_fetch::{Digest, RegistryError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    base::versioned::{self, Unread},
     image::Image,
     making::{Descriptor, Manifest, oci::format::MANIFEST as MANIFEST_TYPE},
     saves::archive::{Entry, MANIFEST, fault, is_of_a_save},
@@ -149,19 +150,13 @@ pub(crate) fn parse_contents(
     wanted: Kind,
     blobs: &BTreeMap<Digest, u64>,
 ) -> Result<Contents, RegistryError> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
     let wrong = |found: String| wrong(doing, wanted, found);
-    let no_json = |error: serde_json::Error| wrong(format!("a configuration that is none ({error})"));
-    let Versioned { version } = serde_json::from_slice(text).map_err(no_json)?;
-    if version > VERSION {
-        return Err(wrong(format!(
-            "one of version {version}, and this quicksand reads up to {VERSION}; use a newer one"
-        )));
-    }
-    let contents: Contents = serde_json::from_slice(text).map_err(no_json)?;
+    let contents: Contents = versioned::from_json(text, 0..=VERSION).map_err(|unread| match unread {
+        Unread::Version(version) => {
+            wrong(format!("one of version {version}, and this quicksand reads up to {VERSION}; use a newer one"))
+        }
+        Unread::Malformed(error) => wrong(format!("a configuration that is none ({error})")),
+    })?;
     if contents.kind != wanted {
         return Err(wrong(format!("{} of quicksand's", contents.kind.with_article())));
     }
@@ -238,6 +233,7 @@ fn is_of_an_image(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::versioned::assert_pinned;
 
     fn maker() -> Maker {
         Maker { quicksand: "0".into(), agent: "a".into(), qemu: "7.2.0".into() }
@@ -263,6 +259,27 @@ mod tests {
         let read = parse_contents("pull x", &text, kind, &blobs).map_err(|error| error.to_string())?;
         assert_eq!(read, contents);
         Ok(read)
+    }
+
+    #[test]
+    fn an_artifact_is_pinned() {
+        let contents = Contents::new(Kind::Save, "x", maker(), vec![file("memory", 9, &[(0, 5)])]);
+        let config = serde_json::to_string(&contents).unwrap();
+        let chunk = Digest::of(b"x");
+        let pinned = r#"{"version":1,"kind":"save","name":"x","maker":{"quicksand":"0","agent":"a","qemu":"7.2.0"},"files":[{"path":"memory","size":9,"sha256":"","chunks":[{"at":0,"size":5,"blob":"CHUNK"}]}]}"#;
+        let pinned = pinned.replace("CHUNK", &chunk.to_string());
+        assert_pinned("an artifact's configuration", "raise VERSION in artifact/format.rs", &pinned, &config);
+
+        let manifest = serde_json::to_string(&contents.manifest(b"{}", &BTreeMap::from([(chunk, 9)]))).unwrap();
+        let pinned = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.quicksand.save.v1","config":{"mediaType":"application/vnd.quicksand.config.v1+json","digest":"CONFIG","size":2},"layers":[{"mediaType":"application/vnd.quicksand.chunk.v1+gzip","digest":"CHUNK","size":9}],"annotations":{"org.opencontainers.image.title":"x"}}"#;
+        let pinned =
+            pinned.replace("CHUNK", &Digest::of(b"x").to_string()).replace("CONFIG", &Digest::of(b"{}").to_string());
+        assert_pinned(
+            "an artifact's manifest",
+            "raise VERSION and the media types in artifact/format.rs",
+            &pinned,
+            &manifest,
+        );
     }
 
     #[test]
