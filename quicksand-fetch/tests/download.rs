@@ -86,7 +86,8 @@ async fn a_file_is_fetched_once_and_shown_as_it_comes() {
     let setting = setting();
     let content = content();
     let url = setting.server.serve("/x.img", Served::bytes(content.clone()));
-    let seen: Arc<Mutex<Vec<(&'static str, u64, u64)>>> = Arc::default();
+    type Seen = Vec<(&'static str, u64, u64)>;
+    let seen: Arc<Mutex<Seen>> = Arc::default();
     let reporter = {
         let seen = Arc::clone(&seen);
         move |stage, current, total| seen.lock().unwrap().push((stage, current, total))
