@@ -1,7 +1,8 @@
 //! The harness under the runners that people use: a project outside of the workspace, `tests/runners/project`, whose tests are run by
 //! cargo and by cargo-nextest, killed in the middle, and run twice at once.
 //!
-//! What it is built from stays under `target/runners`, so that only the first run compiles all of it.
+//! What it is built from stays under `target/runners`, so that only the first run compiles all of it. `tests/tutorial.rs` has its
+//! crate built there as well, and is alone there while it runs: both look at what the latest run with a failure left.
 
 use std::{
     env,
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 struct Project {
     directory: PathBuf,
     target: PathBuf,
+    /// Shared by these tests for as long as they run.
+    lock: File,
 }
 
 /// Copies the project and builds its tests, once.
@@ -35,11 +38,11 @@ fn project() -> &'static Project {
     PROJECT.get_or_init(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("runners");
-        let project = Project { directory: target.join("project"), target };
-        fs::create_dir_all(&project.directory).unwrap();
+        fs::create_dir_all(target.join("project")).unwrap();
+        let lock = File::create(target.join("lock")).unwrap();
+        let project = Project { directory: target.join("project"), target, lock };
         // Each of these tests may be a process of its own.
-        let only_one = File::create(project.target.join("lock")).unwrap();
-        only_one.lock().unwrap();
+        project.lock.lock().unwrap();
         let source = root.join("tests/runners/project");
         for file in [".config/nextest.toml", "src/lib.rs", "tests/suite.rs"] {
             copy(&fs::read_to_string(source.join(file)).unwrap(), &project.directory.join(file));
@@ -55,6 +58,7 @@ fn project() -> &'static Project {
         }
         let output = project.cargo(&["test", "--offline", "--no-run"]).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
+        project.lock.lock_shared().unwrap();
         project
     })
 }

@@ -1,7 +1,8 @@
 //! The tutorial, step by step as a reader takes it: its files are written and its commands run in a new crate outside of the workspace,
 //! and what they print is compared with the page.
 //!
-//! What the crate is built from stays under `target/tutorial`, so that only the first run compiles all of it.
+//! The crate is built from what `tests/runners.rs` builds its project from, with the same profile and under `target/runners`, so that
+//! only the first run of the two compiles all of it.
 
 use std::{
     env,
@@ -124,8 +125,9 @@ fn shell(line: &str) -> Command {
 #[test]
 fn every_step_does_what_the_page_says() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("tutorial");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("runners");
     fs::create_dir_all(&target).unwrap();
+    // No other run there is the latest meanwhile.
     let only_one = File::create(target.join("lock")).unwrap();
     only_one.lock().unwrap();
     // Outside of the workspace, to which cargo would add the crate.
