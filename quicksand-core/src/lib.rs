@@ -38,7 +38,13 @@ pub mod saves;
 pub mod verbs;
 pub mod vm;
 
-pub use crate::base::accel::Accel;
+pub use crate::{
+    base::accel::Accel,
+    error::{
+        archive::ArchiveError,
+        start::{Stage, StartCause, StartError},
+    },
+};
 pub use base::progress::{Progress, Reporter};
 pub use base::size::{ParseSizeError, Size};
 pub use base::{cache, environment};
@@ -66,7 +72,7 @@ pub use sandbox::{
 };
 pub use saves::artifact::{Pulled, Pushed, WithMemory};
 pub use saves::kept::{KeepNote, KeptMachine};
-pub use saves::{ArchiveError, Save, Saves};
+pub use saves::{Save, Saves};
 pub use verbs::changes::{Changes, FindChanges};
 pub use verbs::command::{CheckedOutput, Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, Output};
 pub use verbs::display::{Chord, Key, MouseButton};
@@ -84,4 +90,3 @@ pub mod images {
         making::{ImageInfo, Update, ensure, ensure_disk, import_as, list, remove, show, update},
     };
 }
-pub use vm::{Stage, StartCause, StartError};

@@ -1,6 +1,7 @@
 //! What all floors above stand on: files, sizes, names, the environment, and the cache directory with its locks.
 
 pub mod accel;
+pub(crate) mod blocking;
 pub mod cache;
 pub(crate) mod compression;
 pub(crate) mod digest;

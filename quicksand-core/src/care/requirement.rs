@@ -1,5 +1,6 @@
 //! What this host has, for tests that can't do without it.
 
+use crate::sandbox::resolve::resolve;
 use std::path::Path;
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     host::{Host, admission},
     launch::{
         accel,
-        source::{self, Source},
+        source::{self},
     },
     vm::Probe,
 };
@@ -28,7 +29,7 @@ pub async fn kvm_fault(source: &str, saves: &Path, reporter: &Reporter) -> Resul
     if let Err(why) = accel::kvm_opens() {
         return Ok(Some(why));
     }
-    let image = Source::find(&host, source, saves, reporter).await?.image();
+    let image = resolve(&host, source, saves, reporter).await?.image();
     let files = source::probe_files(&host, &image)?;
     Ok(accel::kvm(&host, Probe::of(&files)).await?.err())
 }

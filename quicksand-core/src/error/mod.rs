@@ -1,7 +1,9 @@
 //! The error that every fallible function of [`Sandbox`](crate::Sandbox) returns.
 
+pub(crate) mod archive;
 pub(crate) mod facts;
 pub(crate) mod install;
+pub(crate) mod start;
 
 use std::{
     io,
@@ -20,11 +22,10 @@ use crate::{
         printed::{describe_command, describe_run},
         size::{ParseSizeError, Size},
     },
+    error::{archive::ArchiveError, start::StartError},
     guest::{ChannelError, exit_status::ExitStatus},
     image::{error::ImageError, state::StateError},
     qemu::{LaunchError, VersionError, memory::MemoryError, qmp::QmpError},
-    saves::ArchiveError,
-    vm::StartError,
 };
 use facts::FactsError;
 use install::InstallError;

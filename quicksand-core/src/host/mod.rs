@@ -53,12 +53,21 @@ struct Known {
 impl Host {
     /// Finds QEMU: the program that `QUICKSAND_QEMU` names, else `qemu-system-ARCH` on the path.
     pub(crate) fn discover() -> Result<Host, Error> {
+        let environment = Environment::read()?;
+        let cache = Cache::chosen(environment.cache_dir.clone())?;
+        Host::of(environment, cache)
+    }
+
+    /// The same with a cache of the caller's.
+    pub(crate) fn with(cache: &Cache) -> Result<Host, Error> {
+        Host::of(Environment::read()?, cache.clone())
+    }
+
+    fn of(environment: Environment, cache: Cache) -> Result<Host, Error> {
         if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
             return Err(Error::UnsupportedHost { arch: format!("{} on {}", env::consts::OS, env::consts::ARCH) });
         }
-        let environment = Environment::read()?;
         let limits = Limits::from(&environment);
-        let cache = Cache::chosen(environment.cache_dir)?;
         let name = environment.qemu.unwrap_or_else(|| format!("qemu-system-{}", env::consts::ARCH).into());
         let program = on_path(&name).ok_or(VersionError::Missing { program: name })?;
         let version = remembered_version(&cache, &program)?;

@@ -1,5 +1,6 @@
 //! `image.json`: what an image's directory holds. It is written last; without it there is no image.
 
+use quicksand_protocol::message::Exec;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -172,6 +173,16 @@ impl Metadata {
 
 fn is_inside(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_))) && path.file_name().is_some()
+}
+
+/// Adds what the image says of how its programs are run. What the command itself says goes before.
+pub(crate) fn add_defaults(exec: &mut Exec, defaults: &Defaults) {
+    let bytes = |text: &String| text.clone().into_bytes();
+    let variables = defaults.environment.iter().map(|(name, value)| (bytes(name), bytes(value)));
+    exec.env.splice(0..0, variables);
+    if exec.current_dir.is_none() {
+        exec.current_dir = defaults.directory.as_ref().map(bytes);
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 //! Nothing in it is ever written again. Image and layers are shared with other states by hard links where the file
 //! system can, so that a state costs what it changed and yet needs nothing outside its directory.
 
+use crate::qemu::Version;
 use std::{
     fs::{self, File},
     io,
@@ -40,7 +41,6 @@ use crate::{
     },
     image::Image,
     qemu::machine::Machine,
-    vm::run_dir::RunDir,
 };
 
 /// The manifest's version. Raised with every change that an older reader would misread.
@@ -131,6 +131,9 @@ pub(crate) struct Description {
     pub(crate) kernel_fault: Option<String>,
 }
 
+/// What keeps the directory of a state until it is dropped.
+pub(crate) trait Home: std::fmt::Debug + Send + Sync + 'static {}
+
 /// A frozen machine.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
@@ -139,8 +142,8 @@ pub(crate) struct State {
     /// The same directory, whatever has its name by now.
     held: PathBuf,
     lock: Arc<File>,
-    /// The directory that it goes with, where it does not outlast this process.
-    _home: Option<Arc<RunDir>>,
+    /// What removes its directory when it is dropped, where it does not outlast this process.
+    _home: Option<Arc<dyn Home>>,
     /// The one that it has files of by name alone, where it does not outlast this process.
     base: Option<Arc<State>>,
     image: Image,
@@ -222,8 +225,8 @@ impl State {
     }
 
     /// Reads a state that was written into a run directory, with files of `origin` by name. It goes with its last clone.
-    pub(crate) fn read_passing(home: RunDir, origin: &State) -> Result<Option<State>, StateError> {
-        let Some(state) = State::read(&home.frozen())? else { return Ok(None) };
+    pub(crate) fn read_passing(home: impl Home, directory: &Path, origin: &State) -> Result<Option<State>, StateError> {
+        let Some(state) = State::read(directory)? else { return Ok(None) };
         // What it does not have itself is never of another passing one, whose files can all be linked to.
         let base = origin.base.clone().unwrap_or_else(|| Arc::new(origin.clone()));
         Ok(Some(State { _home: Some(Arc::new(home)), base: Some(base), ..state }))
@@ -233,6 +236,12 @@ impl State {
     pub(crate) fn touch(&self) {
         // A save on a file system that is only read is none the worse for it.
         let _ = self.lock.set_modified(std::time::SystemTime::now());
+    }
+
+    /// Whether its memory is of that machine. The key is a claim of the state's, and what it was made of is what would be run: both
+    /// must fit.
+    pub(crate) fn is_for(&self, machine: &Machine, qemu: Version) -> bool {
+        self.manifest.machine == *machine && self.manifest.machine_key == machine.key(qemu)
     }
 
     pub(crate) fn directory(&self) -> &Path {

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{accel::Accel, cache::Cache, size::Size},
-    error::Error,
+    error::{Error, start::StartError},
     host::Host,
     qemu::machine::{Accelerator, Machine},
-    vm::{Probe, StartError, Vm},
+    vm::{Probe, Vm},
 };
 
 /// How long a kernel may take under hardware virtualization until its init runs. It takes less than a second where it works.

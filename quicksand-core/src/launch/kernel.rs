@@ -19,10 +19,19 @@ pub enum Kernel {
     Image,
 }
 
+/// How long a boot may take unless it is told otherwise. Software emulation on a busy host takes a minute or two.
+pub const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// How the machines of a sandbox are booted, where that is needed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Boots {
     /// How long it may take.
     pub(crate) timeout: Duration,
     pub(crate) kernel: Kernel,
+}
+
+impl Default for Boots {
+    fn default() -> Boots {
+        Boots { timeout: DEFAULT_BOOT_TIMEOUT, kernel: Kernel::default() }
+    }
 }

@@ -1,10 +1,7 @@
 //! What a sandbox starts from: an image or a save, and the warm state that belongs to it.
 
 use crate::base::digest::short_key;
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use sha2::{Digest, Sha256};
 
@@ -19,10 +16,8 @@ use crate::{
     host::Host,
     image::{
         Image,
-        error::ImageError,
         state::{self, Across, Description, State},
     },
-    making,
     qemu::machine::{Accelerator, Machine},
     vm::{Boot, DiskAlone, Probe, Rest, Vm},
 };
@@ -42,31 +37,18 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Finds what a name means: the file of a disk, a directory that holds a save, a save of that name, an image.
-    pub(crate) async fn find(host: &Host, name: &str, saves: &Path, reporter: &Reporter) -> Result<Source, Error> {
-        let directory = if name.contains('/') { PathBuf::from(name) } else { saves.join(name) };
-        if name.contains('/') && directory.exists() && !directory.is_dir() {
-            return Ok(Source::Image(making::ensure_disk(&host.cache, &directory, reporter).await?));
-        }
-        if let Some(state) = State::read(&directory)? {
-            return Ok(Source::Save(Box::new(state)));
-        }
-        match making::ensure(&host.cache, name, reporter).await {
-            Ok(image) => Ok(Source::Image(image)),
-            Err(ImageError::Unknown { known: images, .. }) => {
-                Err(Error::NoSuchSource { name: name.to_owned(), saves: saves.to_owned(), images })
-            }
-            Err(ImageError::BadName { .. }) if name.contains('/') => {
-                Err(Error::NoSuchSource { name: name.to_owned(), saves: directory, images: Vec::new() })
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
     pub(crate) fn image(&self) -> Image {
         match self {
             Source::Image(image) => image.clone(),
             Source::Save(state) => state.image().clone(),
+        }
+    }
+
+    /// The machine of a save.
+    pub(crate) fn machine(&self) -> Option<&Machine> {
+        match self {
+            Source::Save(state) => Some(&state.manifest.machine),
+            Source::Image(_) => None,
         }
     }
 

@@ -9,11 +9,11 @@ use std::{
 use nix::unistd::geteuid;
 
 use super::{
-    Parts, boot, disk, import, off_the_runtime,
+    Parts, boot, disk, import,
     tool::{Tool, require, unique},
 };
 use crate::{
-    base::progress::Reporter,
+    base::{blocking::blocking, progress::Reporter},
     image::{
         error::ImageError,
         metadata::{Defaults, Root},
@@ -71,7 +71,7 @@ pub(crate) async fn make(directory: &Path, suite: &str, reporter: &Reporter) -> 
     let archive = directory.join(ARCHIVE);
     install(&archive, temporary, (suite, kernel_package), reporter).await?;
     let (from, into) = (archive.clone(), directory.to_owned());
-    let (boot, entries) = off_the_runtime(move || boot::extract(&from, &into)).await?;
+    let (boot, entries) = blocking(move || boot::extract(&from, &into)).await?;
     disk::make(directory, ARCHIVE, entries, DISK_SIZE, reporter).await?;
     let origin = Some(import::origin(format!("packages of {suite}"), None));
     let (file_system, root, defaults) = (crate::image::FILE_SYSTEM.into(), Root::default(), Defaults::default());

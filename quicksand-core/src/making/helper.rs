@@ -5,23 +5,26 @@
 //! other. The disks are given to it while it runs.
 
 use std::{
-    future::Future,
     path::Path,
-    pin::Pin,
     sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
-use super::ensure_local;
+use quicksand_protocol::message::Exec;
+
+use super::{ensure_local, kernel::LARGEST_FILE};
 use crate::{
-    base::{cache::Cache, progress::Reporter},
-    image::error::ImageError,
-    sandbox::Sandbox,
-    vm::disks::CONTROLLER,
+    base::{cache::Cache, progress::Reporter, size::Size},
+    host::{Host, admission::Slot},
+    image::ImageError,
+    launch::{Launched, Order, kernel::Boots, launch, source::Source},
+    vm::{Vm, ask, disks::CONTROLLER},
 };
 
 /// How long one script may run. The longest reads a large disk, or writes one.
 const SCRIPT_PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// How much of a script's output is taken.
+const LONGEST_OUTPUT: Size = Size::from_mib(256);
 /// Readies the guest for disks.
 const PREPARE: &str = "modprobe -a virtio_scsi sd_mod && mount -t tmpfs tmpfs /mnt";
 /// Waits for the disk of unit $1 and prints its name.
@@ -39,49 +42,54 @@ exit 1
 /// A running helper. Dropping it throws it away.
 #[derive(Debug)]
 pub(crate) struct Helper {
-    sandbox: Sandbox,
+    vm: Vm,
     units: AtomicU8,
+    /// After the machine, which is gone before its place is free.
+    _slot: Slot,
 }
 
 impl Helper {
     /// Starts one. The image `debian` is made where it is not there.
-    // Boxed, since starting a sandbox may make an image, which may take a helper.
-    pub(crate) fn start<'a>(
-        cache: &'a Cache,
-        reporter: &'a Reporter,
-    ) -> Pin<Box<dyn Future<Output = Result<Helper, ImageError>> + Send + 'a>> {
-        Box::pin(async move {
-            let image = ensure_local(cache, reporter).await?.bare();
-            let builder = Sandbox::of_image(image).extra_qemu_args(CONTROLLER);
-            let sandbox = builder.start().await.map_err(ImageError::helper("start"))?;
-            let helper = Helper { sandbox, units: AtomicU8::new(0) };
-            helper.run(PREPARE, &[]).await?;
-            Ok(helper)
-        })
+    pub(crate) async fn start(cache: &Cache, reporter: &Reporter) -> Result<Helper, ImageError> {
+        let image = ensure_local(cache, reporter).await?.bare();
+        let started = async {
+            let host = Host::with(cache)?;
+            let order = Order {
+                extra_arguments: CONTROLLER.map(str::to_owned).to_vec(),
+                ..Order::plain(image.name(), Boots::default(), &Reporter::silent())
+            };
+            launch(&host, &Source::Image(image), &order).await
+        };
+        let Launched { vm, slot, .. } = started.await.map_err(ImageError::helper("start"))?;
+        let helper = Helper { vm, units: AtomicU8::new(0), _slot: slot };
+        helper.run(PREPARE, &[]).await?;
+        Ok(helper)
     }
 
     /// Gives it a disk to read and returns what it calls that: `/dev/sda`, whose first partition is then `/dev/sda1`. It is a qcow2
     /// whose header must have been [checked](crate::qemu::qcow2::check).
     pub(crate) async fn add_disk(&self, path: &Path) -> Result<String, ImageError> {
         let unit = self.units.fetch_add(1, Ordering::Relaxed);
-        let failed = || ImageError::helper("give a disk to");
-        let vm = self.sandbox.vm().await.map_err(failed())?;
-        vm.add_disk(unit, path).await.map_err(failed())?;
+        self.vm.add_disk(unit, path).await.map_err(ImageError::helper("give a disk to"))?;
         Ok(self.run(FIND_DISK, &[&unit.to_string()]).await?.trim().to_owned())
     }
 
     /// Runs a shell script with arguments and returns what it printed. That it fails is an error with what it said.
     pub(crate) async fn run(&self, script: &str, arguments: &[&str]) -> Result<String, ImageError> {
-        let command = self.sandbox.command("/bin/sh").args(["-c", script, "sh"]).args(arguments);
-        let output = command.timeout(SCRIPT_PATIENCE).output().await.map_err(ImageError::helper("work in"))?;
-        if !output.success() {
-            return Err(ImageError::HelperScript { said: output.stderr.trim().to_owned() });
+        let argv =
+            ["/bin/sh", "-c", script, "sh"].iter().chain(arguments).map(|word| word.as_bytes().to_vec()).collect();
+        let exec = Exec { argv, ..Exec::default() };
+        let ran =
+            ask::run(&self.vm, exec, SCRIPT_PATIENCE, LONGEST_OUTPUT).await.map_err(ImageError::helper("work in"))?;
+        if !ran.status.success() {
+            return Err(ImageError::HelperScript { said: String::from_utf8_lossy(&ran.stderr).trim().to_owned() });
         }
-        Ok(output.stdout)
+        Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
     }
 
     /// The content of a file that it sees.
     pub(crate) async fn read(&self, path: &str) -> Result<Vec<u8>, ImageError> {
-        self.sandbox.read_file(path).await.map_err(ImageError::helper("read a file of"))
+        let read = self.vm.read_file(Path::new(path), Size::from_bytes(LARGEST_FILE));
+        read.await.map_err(ImageError::helper("read a file of"))
     }
 }

@@ -18,11 +18,11 @@ use super::{
     Parts, cpio, disk,
     helper::Helper,
     kernel::{BUILT_IN, Bundle, DEPENDENCIES, LARGEST_FILE, module_path, store},
-    making, off_the_runtime,
+    making,
     tool::require,
 };
 use crate::{
-    base::{cache::Cache, compression::unpacked, plain_file, progress::Reporter, random::hex},
+    base::{blocking::blocking, cache::Cache, compression::unpacked, plain_file, progress::Reporter, random::hex},
     image::{
         Image,
         error::ImageError,
@@ -159,7 +159,7 @@ async fn take_disk(from: &Path, directory: &Path, reporter: &Reporter) -> Result
         || first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
     let (original, to) = (from.to_owned(), target.clone());
     let shown = reporter.clone();
-    off_the_runtime(move || {
+    blocking(move || {
         if packed {
             let total = original.metadata().map_or(0, |metadata| metadata.len());
             shown.report("unpack", 0, total);

@@ -4,7 +4,18 @@
 //! and kept in the cache. Their directories have hard links to its files, so that each image is whole and the bundle is there once.
 //! Root file systems that become a disk here get all of its modules, too, where programs look for them.
 
-use crate::image::metadata::Boot;
+use crate::{
+    base::{
+        blocking::blocking,
+        cache::{Cache, Unfinished, hold},
+        compression::unpacked,
+        progress::Reporter,
+    },
+    image::{
+        error::ImageError,
+        metadata::{Boot, StoredFile},
+    },
+};
 use std::{
     fs::{self, File},
     io::{self, Read},
@@ -16,15 +27,7 @@ use std::{
 use quicksand_protocol::modules::{name_of, needed_with};
 use serde::{Deserialize, Serialize};
 
-use super::{helper::Helper, off_the_runtime};
-use crate::{
-    base::{
-        cache::{Cache, Unfinished, hold},
-        compression::unpacked,
-        progress::Reporter,
-    },
-    image::{error::ImageError, metadata::StoredFile},
-};
+use super::helper::Helper;
 
 /// The most that a kernel or a module has, unpacked, in bytes.
 pub(crate) const LARGEST_FILE: u64 = 1 << 30;
@@ -119,7 +122,7 @@ impl Bundle {
         let json =
             serde_json::to_vec_pretty(&description).map_err(|error| ImageError::io("write", &path)(error.into()))?;
         fs::write(&path, json).map_err(ImageError::io("write", &path))?;
-        off_the_runtime(move || Ok(unfinished.finish()?)).await?;
+        blocking(move || unfinished.finish()).await?;
         Bundle::read(&directory).ok_or(ImageError::Incomplete { what: "the kernel bundle, just written," })
     }
 

@@ -19,11 +19,11 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Parts, boot, disk,
     kernel::Bundle,
-    making, off_the_runtime,
+    making,
     rootfs::{self, Layer, Limits, MergeError, Owners, Section, Stranger, Written, why},
 };
 use crate::{
-    base::{cache::Cache, compression::unpacked, progress::Reporter},
+    base::{blocking::blocking, cache::Cache, compression::unpacked, progress::Reporter},
     image::{
         Image,
         error::ImageError,
@@ -90,10 +90,10 @@ pub(crate) async fn ensure(
         let stop = Stop::default();
         let work =
             Work { what: name, directory: directory.clone(), stopped: Arc::clone(&stop.0), reporter: reporter.clone() };
-        let (work, written, own_boot) = off_the_runtime(move || {
+        let (work, written, own_boot) = blocking(move || {
             let written = work.merge(layers, whiteouts, &owners)?;
             let boot = work.own_boot()?;
-            Ok((work, written, boot))
+            Ok::<_, ImageError>((work, written, boot))
         })
         .await?;
         let (boot, written) = match own_boot {
@@ -101,7 +101,7 @@ pub(crate) async fn ensure(
             None => {
                 let bundle = Bundle::ensure(cache, reporter).await?;
                 let boot = bundle.put_into(&directory, crate::image::FILE_SYSTEM)?;
-                (boot, off_the_runtime(move || work.add_modules(&bundle.modules(), written)).await?)
+                (boot, blocking(move || work.add_modules(&bundle.modules(), written)).await?)
             }
         };
         // Half of it is free, and there are twice as many files as are used.

@@ -18,6 +18,7 @@ mod recipe;
 mod rootfs;
 mod tool;
 
+use crate::base::blocking::blocking;
 use crate::image::Image;
 use crate::image::check_name;
 use crate::image::{
@@ -170,7 +171,7 @@ async fn make_locked(
     let Parts { disk_size, file_system, root, origin, defaults, boot } = make(directory.clone()).await?;
 
     let reporter = reporter.clone();
-    off_the_runtime(move || {
+    blocking(move || {
         let (digest, size) = digest(&directory.join(crate::image::DISK_FILE), &reporter)?;
         let disk = StoredFile { path: crate::image::DISK_FILE.into(), size };
         let metadata = Metadata::new(digest, (disk, disk_size), &file_system, boot);
@@ -178,7 +179,7 @@ async fn make_locked(
         let path = directory.join(crate::image::metadata::FILE);
         let json = metadata.to_json().map_err(|error| ImageError::io("write", &path)(error.into()))?;
         fs::write(&path, json).map_err(ImageError::io("write", &path))?;
-        Ok(unfinished.finish()?)
+        Ok::<_, ImageError>(unfinished.finish()?)
     })
     .await?;
     let lost = || ImageError::Incomplete { what: "the image's files, just written," };
@@ -210,20 +211,6 @@ fn digest(path: &Path, reporter: &Reporter) -> Result<(String, u64), ImageError>
         }
     };
     read().map_err(ImageError::io("read", path))
-}
-
-/// Runs what waits for files on a thread where that holds up nobody.
-async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, ImageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down, so there is hardly anybody who hears this.
-            Err(error) => Err(ImageError::io("finish with", Path::new("images"))(error.into())),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,15 @@
 //! It is built in a machine, once for each content: the image is keyed by the one that it is from, by the files and by the commands.
 
 use crate::{
-    base::{cache::Cache, digest::short_key, progress::Reporter, tree},
+    base::size::Size,
+    guest::exit_status::ExitStatus,
+    host::Host,
+    image::metadata::add_defaults,
+    launch::{Launched, Order, kernel::Boots, launch, source::Source},
+    vm::{DiskAlone, Outside, Rest, Vm, ask},
+};
+use crate::{
+    base::{blocking::blocking, cache::Cache, digest::short_key, progress::Reporter, tree},
     error::Error,
     image::{
         Image, RecipeError, check_name,
@@ -19,11 +27,10 @@ use crate::{
         metadata::{Boot, StoredFile},
         project::Project,
         recipe::Recipe,
-        state::State,
     },
     qemu::machine::NetworkMode,
-    sandbox::Sandbox,
 };
+use quicksand_protocol::message::Exec;
 use std::{
     collections::BTreeMap,
     fs,
@@ -36,10 +43,14 @@ use std::{
 
 use serde_json::json;
 
-use super::{Parts, import::origin, making, off_the_runtime, tool::Tool};
+use super::{Parts, import::origin, making, tool::Tool};
 
 /// How long one command may take.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
+/// Where in the image's directory the machine is written down, for as long as it takes.
+const WORK: &str = "work";
+/// How much of a command's output is taken.
+const LONGEST_OUTPUT: Size = Size::from_mib(256);
 /// How much of what a failing command printed an error carries.
 const LAST_LINES: usize = 40;
 
@@ -99,6 +110,15 @@ fn check_chain(name: &str, recipes: &Recipes) -> Result<(), RecipeError> {
     Ok(())
 }
 
+/// Why nothing was built.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Machine(#[from] Error),
+    #[error(transparent)]
+    Command(RecipeError),
+}
+
 impl Found {
     /// The image, built where the cache does not have it.
     // Boxed, since a recipe may start from another.
@@ -120,12 +140,12 @@ impl Found {
                 source: Box::new(error),
             })?;
             let (this, of) = (self.clone_for_thread(), base.identity());
-            let key = off_the_runtime(move || this.key(&of)).await?;
+            let key = blocking(move || this.key(&of)).await?;
             let name = format!("recipe-{key}");
             if let Some(image) = Image::find(cache, &name)? {
                 return Ok(image);
             }
-            making(cache, &name, async |directory| self.build(&base, &directory, reporter).await, reporter).await
+            making(cache, &name, async |directory| self.build(cache, &base, &directory, reporter).await, reporter).await
         })
     }
 
@@ -150,43 +170,21 @@ impl Found {
         RecipeError::Copy { name: self.name.clone(), path, source }
     }
 
-    async fn build(&self, base: &Image, directory: &Path, reporter: &Reporter) -> Result<Parts, ImageError> {
-        let work = directory.join("work");
-        let report = reporter.clone();
-        let builder = Sandbox::of_image(base.clone()).network_mode(NetworkMode::Full).saves_dir(&work);
-        let builder =
-            builder.on_progress(move |progress| report.report(progress.stage, progress.current, progress.total));
-        let sandbox = builder.start().await.map_err(|error| self.failed(error))?;
-        let steps = (self.recipe.copy.len() + self.recipe.run.len()) as u64;
-        for (number, (from, to)) in self.recipe.copy.iter().enumerate() {
-            reporter.report("build image", number as u64, steps);
-            let from = self.directory.join(from);
-            sandbox.upload(&from, to).await.map_err(|error| self.failed(error))?;
-        }
-        for (number, line) in self.recipe.run.iter().enumerate() {
-            reporter.report("build image", (self.recipe.copy.len() + number) as u64, steps);
-            let mut command = sandbox.command("/bin/sh").args(["-c", line]).timeout(PATIENCE);
-            for (name, value) in &self.recipe.env {
-                command = command.env(name, value);
-            }
-            let out = command.output().await.map_err(|error| self.failed(error))?;
-            if !out.success() {
-                let lines: Vec<_> = out.stdout.lines().chain(out.stderr.lines()).collect();
-                let said = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
-                let (name, command, exit_code) = (self.name.clone(), line.clone(), out.exit_code);
-                return Err(RecipeError::Command { name, command, exit_code, said }.into());
-            }
-        }
-        reporter.report("build image", steps, steps);
-
-        // Its disk alone: an image is what boots, and nothing that happened to run while it was built.
-        let saved = sandbox.save("built").await.map_err(|error| self.failed(error))?.directory;
-        sandbox.stop().await.map_err(|error| self.failed(error))?;
-        let state = State::read(&saved).map_err(|error| self.failed(error.into()))?;
-        let state = state.ok_or(ImageError::Incomplete { what: "the built machine, just saved," })?;
-        let disk_size = state.disk_size();
-        flatten(&state.disk(), directory).await?;
-        drop(state);
+    async fn build(
+        &self,
+        cache: &Cache,
+        base: &Image,
+        directory: &Path,
+        reporter: &Reporter,
+    ) -> Result<Parts, ImageError> {
+        let (disk, disk_size, built) =
+            self.run(cache, base, directory, reporter).await.map_err(|error| match error {
+                Failure::Machine(error) => ImageError::from(self.failed(error)),
+                Failure::Command(error) => error.into(),
+            })?;
+        flatten(&disk, directory).await?;
+        drop(built);
+        let work = directory.join(WORK);
         fs::remove_dir_all(&work).map_err(ImageError::io("remove", &work))?;
 
         let mut defaults = base.defaults().clone();
@@ -195,6 +193,61 @@ impl Found {
         let origin = Some(origin(format!("the recipe of {} in {}", self.name, self.directory.display()), None));
         let (file_system, root) = (base.file_system().to_owned(), base.root().clone());
         Ok(Parts { disk_size, file_system, root, origin, defaults, boot: take_boot(base, directory)? })
+    }
+
+    /// Does in a machine what the recipe says. Returns the files of its disk, which go with the machine, and the disk's size. Of the
+    /// machine the disk alone is of use: an image is what boots, and nothing that happened to run while it was built.
+    async fn run(
+        &self,
+        cache: &Cache,
+        base: &Image,
+        directory: &Path,
+        reporter: &Reporter,
+    ) -> Result<(Vec<PathBuf>, u64, Launched), Failure> {
+        let host = Host::with(cache)?;
+        let outside = Outside { source: base.name().to_owned(), network: NetworkMode::Full, ..Outside::default() };
+        let order = Order { outside, ..Order::plain(base.name(), Boots::default(), reporter) };
+        let launched = Box::pin(launch(&host, &Source::Image(base.clone()), &order)).await?;
+        let vm = &launched.vm;
+        let steps = (self.recipe.copy.len() + self.recipe.run.len()) as u64;
+        for (number, (from, to)) in self.recipe.copy.iter().enumerate() {
+            reporter.report("build image", number as u64, steps);
+            vm.upload(&self.directory.join(from), Path::new(to), Reporter::silent()).await?;
+        }
+        for (number, line) in self.recipe.run.iter().enumerate() {
+            reporter.report("build image", (self.recipe.copy.len() + number) as u64, steps);
+            self.run_line(vm, base, line).await?;
+        }
+        reporter.report("build image", steps, steps);
+        let work = directory.join(WORK);
+        fs::create_dir(&work).map_err(Error::io("create", &work))?;
+        let frozen = vm.freeze(&host, &work, DiskAlone::Whole, Rest::Short).await?;
+        vm.process().kill().await.map_err(Error::io("end the machine of", &work))?;
+        let disk = [base.disk()].into_iter().chain(frozen.layers).collect();
+        Ok((disk, frozen.disk_size, launched))
+    }
+
+    async fn run_line(&self, vm: &Vm, base: &Image, line: &str) -> Result<(), Failure> {
+        let bytes = |text: &String| text.clone().into_bytes();
+        let argv = ["/bin/sh", "-c", line].map(|word| word.as_bytes().to_vec()).to_vec();
+        let env = self.recipe.env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect();
+        let mut exec = Exec { argv, env, ..Exec::default() };
+        add_defaults(&mut exec, base.defaults());
+        let ran = ask::run(vm, exec, PATIENCE, LONGEST_OUTPUT).await?;
+        let exit_code = match ran.status {
+            ExitStatus::Code(0) => return Ok(()),
+            ExitStatus::Code(code) => code,
+            ExitStatus::Signal(signal) => 128 + signal,
+        };
+        let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        let lines: Vec<_> = stdout.lines().chain(stderr.lines()).collect();
+        let said = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        Err(Failure::Command(RecipeError::Command {
+            name: self.name.clone(),
+            command: line.to_owned(),
+            exit_code,
+            said,
+        }))
     }
 
     fn failed(&self, source: Error) -> RecipeError {

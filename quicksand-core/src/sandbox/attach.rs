@@ -10,7 +10,7 @@ pub(super) async fn attach(running: &Running) -> Result<()> {
     Links::attach(running).await?;
     #[cfg(feature = "mounts")]
     running.put_mounts_on_anew().await?;
-    if let Some(vnc) = &running.outside.vnc {
+    if let Some(vnc) = &running.viewers {
         let listener = match running.vnc.get() {
             Some(listener) => listener,
             None => {

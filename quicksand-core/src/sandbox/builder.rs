@@ -1,12 +1,12 @@
 //! [`SandboxBuilder`]: the options of a sandbox.
 
+use crate::launch::standby::Ready;
 use std::{path::PathBuf, sync::Mutex, time::Duration};
 
 use super::{
     Life, Sandbox,
     links::PortForward,
     save::{Saved, check_name},
-    standby::Ready,
     vnc::Vnc,
 };
 use crate::{
@@ -17,7 +17,6 @@ use crate::{
     },
     error::{Error, Result},
     host::admission::Turn,
-    image::Image,
     launch::kernel::{Boots, Kernel},
     network::private::Network,
     qemu::machine::{LEAST_MEMORY, MOST_CPUS, NetworkMode},
@@ -34,8 +33,6 @@ const MOST_DISK: Size = Size::from_mib(16 << 20);
 #[must_use = "a builder starts nothing by itself: add `.start().await?`, or `.build()?` to start later"]
 pub struct SandboxBuilder {
     pub(super) source: String,
-    /// The image itself, where the caller has it already.
-    pub(super) image: Option<Image>,
     pub(super) memory: Option<String>,
     pub(super) cpus: Option<u32>,
     pub(super) disk_size: Option<String>,
@@ -230,11 +227,6 @@ impl SandboxBuilder {
     /// How its machines are booted.
     pub(super) fn boots(&self) -> Boots {
         Boots { timeout: self.boot_timeout, kernel: self.kernel }
-    }
-
-    /// Whether it has a display, where what it starts from has one or not.
-    pub(super) fn wants_display(&self, saved: bool) -> bool {
-        self.vnc.is_some() || self.display.unwrap_or(saved)
     }
 
     pub(super) fn memory_size(&self) -> Result<Option<Size>> {

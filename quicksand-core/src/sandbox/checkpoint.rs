@@ -1,5 +1,6 @@
 //! Checkpoints: moments of a running sandbox, to go back to.
 
+use crate::host::admission::admit;
 use std::{
     sync::{Arc, Mutex},
     time::Instant,
@@ -10,9 +11,9 @@ use super::{
     running::{Running, lock, to_the_end},
 };
 use crate::{
-    base::{progress::Reporter, size::Size},
+    base::progress::Reporter,
     error::{Error, Result},
-    host::admission::{Demand, Slot, Turn},
+    host::admission::{Demand, Turn},
     qemu::machine::Machine,
     vm::{Identity, Vm},
 };
@@ -109,10 +110,8 @@ impl Sandbox {
         let begun = Instant::now();
         let running = self.running()?;
         let Machine { memory, cpus, .. } = *running.vm().machine();
-        running.host.check_room(Size::from_bytes(memory))?;
         let demand = Demand { memory, cpus };
-        let (slot, waited) = Slot::take(&running.host, demand, Turn::Never, &Reporter::silent()).await?;
-        running.host.check_memory_left(Size::from_bytes(memory))?;
+        let (slot, waited) = admit(&running.host, demand, Turn::Never, &Reporter::silent()).await?;
         let original = Arc::clone(&running);
         let state = to_the_end(async move {
             original.ready().await?;

@@ -1,5 +1,6 @@
 //! The one way in which a running sandbox is written down: by a save, a checkpoint, a fork.
 
+use crate::base::blocking::blocking;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use super::running::{Change, Running};
@@ -59,10 +60,7 @@ impl Running {
         // What it came from is held until this is done.
         let origin = vm.origin().cloned().ok_or(Error::NotRunning)?;
         let directory = directory.to_owned();
-        let written = tokio::task::spawn_blocking(move || {
-            state::write(&directory, origin.image(), &frozen.layers, across, description)
-        });
-        written.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        blocking(move || state::write(&directory, origin.image(), &frozen.layers, across, description)).await?;
         Ok(frozen.pause)
     }
 
@@ -74,6 +72,6 @@ impl Running {
         let pause = self.freeze(&directory, Use::Passing, change).await?;
         tracing::debug!(target: "quicksand::freeze", ?pause, "frozen for this process");
         let origin = self.vm().origin().cloned().ok_or(Error::NotRunning)?;
-        State::read_passing(home, &origin)?.ok_or(Error::NotRunning)
+        State::read_passing(home, &directory, &origin)?.ok_or(Error::NotRunning)
     }
 }

@@ -3,11 +3,12 @@
 pub(crate) mod links;
 #[cfg(feature = "mounts")]
 pub(crate) mod mount;
+pub(crate) mod resolve;
+pub(crate) mod subject;
 pub(crate) mod vnc;
 
 mod attach;
 mod builder;
-mod changes;
 mod checkpoint;
 mod evidence;
 mod freeze;
@@ -29,17 +30,17 @@ use std::{
 use quicksand_protocol::message::Request;
 
 use crate::{
-    base::{accel::Accel, progress::Reporter, size::Size},
+    base::{accel::Accel, progress::Reporter},
     error::{Error, Result},
     guest::command_log::LogEntry,
     host::admission::Turn,
-    image::Image,
     launch::kernel::Kernel,
     qemu::machine::{Accelerator, NetworkMode},
-    verbs::command::{Command, Output},
     vm::{Identity, Vm},
 };
 
+use crate::launch::standby::Ready;
+pub use crate::launch::{DEFAULT_MEMORY, StartKind, kernel::DEFAULT_BOOT_TIMEOUT, standby::Standby};
 pub(crate) use builder::DEFAULT_SAVES_DIR;
 pub use builder::SandboxBuilder;
 pub use evidence::{Activity, Evidence};
@@ -48,26 +49,9 @@ use network::Links;
 use running::{Running, Watcher, to_the_end};
 pub use save::{SaveReport, Saved};
 pub(crate) use save::{make_saves_dir, save_lock_name};
-pub use standby::Standby;
 
-/// Memory of a guest unless it is told otherwise.
-pub const DEFAULT_MEMORY: Size = Size::from_mib(512);
-/// How long a boot may take unless it is told otherwise. Software emulation on a busy host takes a minute or two.
-pub const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long an agent may take to answer a ping.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How a sandbox came to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StartKind {
-    /// Cloned from a frozen state that was there.
-    Warm,
-    /// Booted from a save's disk, since the save's memory could not be used.
-    Disk,
-    /// Booted from an image, whose state is now kept for the next time.
-    Cold,
-}
 
 /// What a start did.
 #[derive(Debug, Clone)]
@@ -132,7 +116,6 @@ impl Sandbox {
     pub fn builder(source: impl Into<String>) -> SandboxBuilder {
         SandboxBuilder {
             source: source.into(),
-            image: None,
             memory: None,
             cpus: None,
             disk_size: None,
@@ -150,18 +133,13 @@ impl Sandbox {
             #[cfg(feature = "mounts")]
             mounts: Vec::new(),
             turn: Turn::default(),
-            ready: standby::Ready::default(),
+            ready: Ready::default(),
             identity: Identity::New,
             forwards: Vec::new(),
             host_ports: Vec::new(),
             networks: Vec::new(),
             reporter: Reporter::silent(),
         }
-    }
-
-    /// A builder for a sandbox that starts from an image at hand.
-    pub(crate) fn of_image(image: Image) -> SandboxBuilder {
-        SandboxBuilder { image: Some(image.clone()), ..Sandbox::builder(image.name()) }
     }
 
     /// Starts it: from the frozen state where there is one, else from the disk of the save, else by booting the image.
@@ -250,20 +228,6 @@ impl Sandbox {
     /// [`Error::NotRunning`]
     pub fn reboots(&self) -> Result<u64> {
         Ok(self.running()?.reboots())
-    }
-
-    /// Runs a line of shell in the guest, as root. `/bin/sh` is what the guest has under that name.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Command::output`].
-    pub async fn execute(&self, line: impl Into<String>) -> Result<Output> {
-        self.command("/bin/sh").arg("-c").arg(line.into()).output().await
-    }
-
-    /// A program to run in the guest, without a shell.
-    pub fn command(&self, program: impl Into<std::ffi::OsString>) -> Command<'_> {
-        Command::new(self, program.into())
     }
 
     /// Asks the agent for an answer and returns how long it took.

@@ -26,8 +26,8 @@ use crate::{
     error::{Error, Result},
     guest::ChannelError,
     qemu::Process,
-    verbs::changes::survey,
     vm::Vm,
+    vm::ask,
 };
 
 /// How long a guest may take to mount.
@@ -274,7 +274,7 @@ async fn find_owner(vm: &Vm, owner: &str) -> Result<(u32, u32)> {
     if let Some(numbers) = numbers {
         return Ok(numbers);
     }
-    let passwd = survey::text(vm, "/etc/passwd").await?.unwrap_or_default();
+    let passwd = ask::text(vm, "/etc/passwd").await?.unwrap_or_default();
     let line = |line: &str| {
         let mut fields = line.split(':');
         let (name, number) = (fields.next()?, fields.nth(1)?);

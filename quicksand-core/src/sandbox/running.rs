@@ -15,15 +15,22 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Links, StartReport, attach, links::Current, vnc::Listener};
+use super::{
+    Links, StartReport, attach,
+    links::Current,
+    vnc::{Listener, Vnc},
+};
 use crate::{
     base::printed::last_lines,
-    error::{Error, Result},
+    error::{
+        Error, Result,
+        start::{StartCause, StartError},
+    },
     guest::{ChannelError, command_log::CommandLog},
     host::{Host, admission::Slot},
     image::state::State,
     launch::{kernel::Boots, source},
-    vm::{End, Identity, Outside, Rebooter, Restarts, StartCause, StartError, Vm, Warnings},
+    vm::{End, Identity, Outside, Rebooter, Restarts, Vm, Warnings},
 };
 
 /// How long a machine runs that does not reboot again and again.
@@ -57,6 +64,8 @@ pub(super) struct Running {
     earlier_console: Mutex<String>,
     /// What its machine is given at each of its starts.
     pub(super) outside: Outside,
+    /// Who may look at its display.
+    pub(super) viewers: Option<Vnc>,
     boots: Boots,
     /// The state that the sandbox started from, or for a twin the first of those that it comes from.
     pub(super) begun: Option<State>,
@@ -87,7 +96,7 @@ pub(super) struct Change {
 impl Running {
     pub(super) fn new(
         vm: Vm,
-        (outside, boots): (Outside, Boots),
+        (outside, viewers, boots): (Outside, Option<Vnc>, Boots),
         host: Host,
         why_not_better: Option<String>,
         report: StartReport,
@@ -110,6 +119,7 @@ impl Running {
             given_up: Mutex::default(),
             earlier_console: Mutex::default(),
             outside,
+            viewers,
             boots,
             begun,
             checkpoints: Mutex::default(),
@@ -148,7 +158,9 @@ impl Running {
     /// Another like it, by another machine.
     pub(super) async fn twin(&self, vm: Vm, outside: Outside, report: StartReport, slot: Slot) -> Running {
         let links = self.links.twin(&outside).await;
-        let given = (outside, self.boots);
+        // There is only one socket of a path.
+        let viewers = self.viewers.clone().filter(|vnc| matches!(vnc, Vnc::Tcp));
+        let given = (outside, viewers, self.boots);
         let twin = Running::new(vm, given, self.host.clone(), self.why_not_better.clone(), report, slot, links);
         #[cfg(feature = "mounts")]
         let twin = twin.with_mounts(self.mounts.for_twin());

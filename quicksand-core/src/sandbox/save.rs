@@ -1,5 +1,6 @@
 //! Saves: a running sandbox written down, and those that the harness makes once.
 
+use crate::base::blocking::blocking;
 use crate::base::names;
 use std::{
     io,
@@ -52,8 +53,7 @@ impl Sandbox {
             let change = running.change().await;
             let pause = running.freeze(unfinished.path(), Use::Lasting { recipe }, &change).await?;
             drop(change);
-            let finished = tokio::task::spawn_blocking(move || unfinished.finish());
-            finished.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            blocking(move || unfinished.finish()).await?;
             reporter.report("save", 1, 1);
             Ok(SaveReport { directory, pause })
         })

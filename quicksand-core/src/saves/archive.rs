@@ -7,21 +7,16 @@
 //! layers/0.qcow2 …
 //! ```
 
-use std::{
-    io,
-    path::{Component, Path, PathBuf},
-};
+use crate::error::archive::{ArchiveError, VERSION};
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     base::versioned::{self, Unread},
-    image::{Image, state::StateError},
-    qemu::qcow2::Qcow2Error,
+    image::Image,
 };
 
-/// The version that this code writes, and the highest that it reads.
-const VERSION: u32 = 1;
 /// The name of the index.
 pub(super) const INDEX: &str = "export.json";
 /// The manifest's name, here and in a save.
@@ -32,82 +27,6 @@ pub(crate) const LARGEST_TEXT: u64 = 4 << 20;
 const MOST_FILES: usize = 4096;
 /// Longest path, in bytes: what a tar's header holds.
 pub(super) const LONGEST_PATH: usize = 100;
-
-/// Why a save could not be exported or imported.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ArchiveError {
-    /// A file could not be read or written.
-    #[error("{what} {}", path.display())]
-    Io {
-        /// What was being done.
-        what: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// What came of it.
-        source: io::Error,
-    },
-    /// It is something else.
-    #[error("import {}: it is no exported save: {why}", file.display())]
-    NotAnExport {
-        /// The file.
-        file: PathBuf,
-        /// What shows it.
-        why: String,
-    },
-    /// It was written by a later quicksand.
-    #[error("import {}: it has version {found}, and this quicksand reads up to {VERSION}; use a newer one", file.display())]
-    Version {
-        /// The file.
-        file: PathBuf,
-        /// Its version.
-        found: u32,
-    },
-    /// It ends before all of it has come, or can't be unpacked.
-    #[error("import {}: it is cut short or damaged at its entry {entry}", file.display())]
-    Broken {
-        /// The file.
-        file: PathBuf,
-        /// The entry.
-        entry: String,
-        /// What came of reading it.
-        source: io::Error,
-    },
-    /// An entry is not what the index says.
-    #[error("import {}: its entry {entry} is damaged: it has another SHA-256 than its index says", file.display())]
-    Digest {
-        /// The file.
-        file: PathBuf,
-        /// The entry.
-        entry: String,
-    },
-    /// It would do what no export does.
-    #[error("import {}: its entry {entry} is refused: {why}", file.display())]
-    Refused {
-        /// The file.
-        file: PathBuf,
-        /// The entry.
-        entry: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A disk in it is none that QEMU may be given.
-    #[error("import {}", file.display())]
-    Disk {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong.
-        source: Qcow2Error,
-    },
-    /// The save that was made of it is none.
-    #[error("import {}", file.display())]
-    Save {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong.
-        source: StateError,
-    },
-}
 
 /// What an export says of its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

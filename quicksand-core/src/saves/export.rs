@@ -9,9 +9,10 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest, Sha256};
 
-use super::archive::{ArchiveError, Entry, INDEX, Index, LONGEST_PATH, MANIFEST};
+use super::archive::{Entry, INDEX, Index, LONGEST_PATH, MANIFEST};
 use crate::{
     base::{progress::Reporter, random},
+    error::archive::ArchiveError,
     image::state::State,
 };
 

@@ -13,11 +13,11 @@ use super::{
         format::{Kind, Maker, in_state},
         push as push_files,
     },
-    blocking,
     import::{As, check_disks, check_image, check_space, refuse},
 };
 use crate::{
     base::{
+        blocking::blocking,
         cache::{Cache, Lock, Unfinished},
         progress::Reporter,
         size::Size,

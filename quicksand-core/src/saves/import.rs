@@ -9,7 +9,7 @@ use std::{
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
-use super::archive::{ArchiveError, Entry, INDEX, Index, LARGEST_TEXT, MANIFEST};
+use super::archive::{Entry, INDEX, Index, LARGEST_TEXT, MANIFEST};
 use crate::{
     base::{
         cache::{CacheError, Unfinished},
@@ -18,7 +18,7 @@ use crate::{
         random,
         size::Size,
     },
-    error::{Error, Result},
+    error::{Error, Result, archive::ArchiveError},
     image::{
         Image,
         state::{Manifest, State},

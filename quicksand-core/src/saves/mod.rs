@@ -9,13 +9,14 @@ mod export;
 pub(crate) mod import;
 mod share;
 
+use crate::base::blocking::blocking;
 use std::{
     fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-pub use archive::ArchiveError;
+pub use crate::error::archive::ArchiveError;
 
 use crate::{
     base::{
@@ -225,9 +226,4 @@ impl Save {
         let blocks = own.filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.blocks());
         Size::from_bytes(blocks.sum::<u64>() * 512)
     }
-}
-
-/// Does what waits for files on a thread where that holds up nobody.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

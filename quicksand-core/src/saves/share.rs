@@ -10,12 +10,13 @@ use super::{
         format::{Kind, Maker, is_memory},
         push,
     },
-    blocking, export,
+    export,
     image_share::likely_files,
     import::{As, check_content, check_space},
 };
 use crate::{
     base::{
+        blocking::blocking,
         cache::{Cache, Unfinished},
         progress::Reporter,
         size::Size,

@@ -1,6 +1,7 @@
 //! Programs in the guest, in the manner of [`std::process::Command`].
 
 use crate::guest::exit_status::ExitStatus;
+use crate::image::metadata::add_defaults;
 use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, sync::Arc, time::Duration};
 
 use quicksand_protocol::message::{Done, Exec, Exit, Request, Window};
@@ -14,7 +15,6 @@ use crate::{
     base::size::Size,
     error::{Error, Result},
     guest::{GuestReader, GuestWriter, Operation, command_log::LogEntry},
-    image::metadata::Defaults,
     sandbox::Sandbox,
     vm::Vm,
 };
@@ -27,6 +27,22 @@ pub const DEFAULT_OUTPUT_LIMIT: Size = Size::from_mib(256);
 const FILTERS_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a killed command is given to report its end.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Sandbox {
+    /// Runs a line of shell in the guest, as root. `/bin/sh` is what the guest has under that name.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Command::output`].
+    pub async fn execute(&self, line: impl Into<String>) -> Result<Output> {
+        self.command("/bin/sh").arg("-c").arg(line.into()).output().await
+    }
+
+    /// A program to run in the guest, without a shell.
+    pub fn command(&self, program: impl Into<std::ffi::OsString>) -> Command<'_> {
+        Command::new(self, program.into())
+    }
+}
 
 /// What a program that has ended left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,16 +339,6 @@ impl<'a> Command<'a> {
         }
         let words: Vec<_> = self.exec.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
         words.join(" ")
-    }
-}
-
-/// Adds what the image says of how its programs are run. What the command itself says goes before.
-fn add_defaults(exec: &mut Exec, defaults: &Defaults) {
-    let bytes = |text: &String| text.clone().into_bytes();
-    let variables = defaults.environment.iter().map(|(name, value)| (bytes(name), bytes(value)));
-    exec.env.splice(0..0, variables);
-    if exec.current_dir.is_none() {
-        exec.current_dir = defaults.directory.as_ref().map(bytes);
     }
 }
 

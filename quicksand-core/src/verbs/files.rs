@@ -3,6 +3,8 @@
 //! Directories travel as a tar. The guest's is not trusted: what it names is kept below the target, and no link that it sends
 //! or that was there before is followed.
 
+use crate::base::blocking::blocking;
+use crate::vm::transfer::{BlockingReader, BlockingWriter, Counted, finish, step};
 use std::{
     cell::Cell,
     fs::{self, Permissions},
@@ -11,27 +13,21 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Component, Path, PathBuf},
     rc::Rc,
-    time::Duration,
 };
 
-use nix::libc;
 use quicksand_protocol::message::Request;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     runtime::Handle,
-    time::timeout,
 };
 
 use crate::{
-    base::{progress::Reporter, size::Size, tree},
+    base::size::Size,
     error::{Error, Result},
-    guest::{ChannelError, GuestReader, GuestWriter, Operation},
+    guest::ChannelError,
     sandbox::Sandbox,
-    vm::Vm,
 };
 
-/// How long a transfer may stand still.
-const STALL: Duration = Duration::from_secs(60);
 /// Largest file that [`Sandbox::read_file`] takes into memory.
 const READ_LIMIT: Size = Size::from_mib(1024);
 /// What a download may store at the most: a guest could otherwise fill the host's disk.
@@ -52,24 +48,7 @@ impl Sandbox {
 
     /// The content of a file in the guest that is not longer than that.
     pub(crate) async fn read_file_up_to(&self, path: &Path, limit: Size) -> Result<Vec<u8>> {
-        let vm = self.vm().await?;
-        let request = Request::ReadFile { path: path.as_os_str().as_bytes().to_vec(), limit: limit.bytes() };
-        let mut operation = vm.channel().start(&request)?;
-        let mut content = Vec::new();
-        if let Some(mut stream) = operation.stdout.take() {
-            while step(stream.read_buf(&mut content)).await? > 0 {
-                if content.len() as u64 > limit.bytes() {
-                    return Err(Error::TooLong { what: path.display().to_string(), limit });
-                }
-            }
-        }
-        match finish(&vm, operation).await {
-            // Its failure names the file and how long it is.
-            Err(Error::Guest(ChannelError::Guest { errno: libc::EFBIG, message })) => {
-                Err(Error::TooLong { what: message, limit })
-            }
-            done => done.map(|()| content),
-        }
+        self.vm().await?.read_file(path, limit).await
     }
 
     /// Fills a file in the guest, over one that is there. `path` is absolute and its directory exists. A new file is root's, with
@@ -106,7 +85,7 @@ impl Sandbox {
     /// go in place of a pipe, a socket or a device.
     pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let from = from.as_ref().to_owned();
-        self.send_archive(to.as_ref(), move |writer| pack(&from, writer)).await
+        self.vm().await?.upload(&from, to.as_ref(), self.reporter()).await
     }
 
     /// Makes a file in the guest, in place of what is there, of its content and what the header says of it.
@@ -117,28 +96,7 @@ impl Sandbox {
             let written = builder.append_data(&mut header, ".", &content[..]);
             written.and_then(|()| builder.into_inner()?.flush()).map_err(|error| (path, error))
         };
-        self.send_archive(to, pack).await
-    }
-
-    /// Sends an archive whose root becomes `to`. What goes wrong on the host comes with the file that it is about.
-    async fn send_archive(
-        &self,
-        to: &Path,
-        pack: impl FnOnce(Counted<BlockingWriter>) -> Result<(), (PathBuf, io::Error)> + Send + 'static,
-    ) -> Result<()> {
-        let vm = self.vm().await?;
-        let path = to.as_os_str().as_bytes().to_vec();
-        let mut operation = vm.channel().start(&Request::Upload { path })?;
-        let Some(stream) = operation.stdin.take() else { return Err(Error::NotRunning) };
-        let writer = BlockingWriter { stream, handle: Handle::current() };
-        let writer = Counted::new(writer, "upload", self.reporter());
-        let sent = tokio::task::spawn_blocking(move || pack(writer)).await;
-        let sent = sent.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        match sent {
-            // Where the stream broke, the guest's reply says why.
-            Err((file, error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("upload", &file)(error)),
-            _ => finish(&vm, operation).await,
-        }
+        self.vm().await?.upload_archive(to, pack, self.reporter()).await
     }
 
     /// Copies a file or directory of the guest, an absolute path there, to `to`, which names the copy itself. What is there already
@@ -158,114 +116,11 @@ impl Sandbox {
         let Some(stream) = operation.stdout.take() else { return Err(Error::NotRunning) };
         let reader = BlockingReader { stream, handle: Handle::current() };
         let reader = Counted::new(reader, "download", self.reporter());
-        let taken = tokio::task::spawn_blocking(move || unpack(reader, &from, &to));
-        let taken = taken.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let taken = blocking(move || unpack(reader, &from, &to)).await;
         // What the guest itself has to say of a failure comes first: a stream that it broke off is no archive.
         finish(&vm, operation).await?;
         taken
     }
-}
-
-/// One step of a transfer.
-async fn step<T>(step: impl Future<Output = io::Result<T>>) -> Result<T> {
-    match timeout(STALL, step).await {
-        Ok(done) => done.map_err(|_| ChannelError::Closed.into()),
-        Err(_) => Err(ChannelError::NoAnswer(STALL).into()),
-    }
-}
-
-async fn finish(vm: &Vm, mut operation: Operation) -> Result<()> {
-    match timeout(STALL, operation.reply()).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(vm.explain(error).await),
-        Err(_) => Err(ChannelError::NoAnswer(STALL).into()),
-    }
-}
-
-/// A guest's stream for code that blocks, on a thread where that is allowed.
-struct BlockingReader {
-    stream: GuestReader,
-    handle: Handle,
-}
-
-impl Read for BlockingReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.handle.block_on(async { timeout(STALL, self.stream.read(buffer)).await? })
-    }
-}
-
-struct BlockingWriter {
-    stream: GuestWriter,
-    handle: Handle,
-}
-
-impl Write for BlockingWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.handle.block_on(async { timeout(STALL, self.stream.write(bytes)).await? })
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Tells how many bytes of a transfer have passed, and at its end that these are all.
-struct Counted<T> {
-    inner: T,
-    stage: &'static str,
-    reporter: Reporter,
-    bytes: u64,
-}
-
-impl<T> Counted<T> {
-    fn new(inner: T, stage: &'static str, reporter: Reporter) -> Counted<T> {
-        reporter.report(stage, 0, 0);
-        Counted { inner, stage, reporter, bytes: 0 }
-    }
-
-    fn count(&mut self, len: usize) {
-        self.bytes += len as u64;
-        self.reporter.report(self.stage, self.bytes, 0);
-    }
-}
-
-impl<T> Drop for Counted<T> {
-    fn drop(&mut self) {
-        self.reporter.report(self.stage, self.bytes, self.bytes);
-    }
-}
-
-impl<T: Read> Read for Counted<T> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.inner.read(buffer)?;
-        self.count(len);
-        Ok(len)
-    }
-}
-
-impl<T: Write> Write for Counted<T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = self.inner.write(bytes)?;
-        self.count(len);
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-/// Writes a file or directory as a tar whose root it is, holes as holes. An error comes with the file that it is about.
-fn pack(from: &Path, to: impl Write) -> Result<(), tree::Fault> {
-    let mut builder = tar::Builder::new(io::BufWriter::with_capacity(64 * 1024, to));
-    builder.follow_symlinks(false);
-    tree::walk(from, tree::SpecialFiles::LeaveOut, |found| {
-        let is_root = found.name.as_os_str().is_empty();
-        // With a slash at its end a file would be a directory.
-        let name = if is_root { PathBuf::from(".") } else { Path::new(".").join(&found.name) };
-        builder.append_path_with_name(&found.path, name)
-    })?;
-    builder.into_inner().and_then(|mut writer| writer.flush()).map_err(|error| (from.to_owned(), error))
 }
 
 /// A guest's stream, of which only so much is read at a time: what the library reads of an entry before it shows it is of the guest's

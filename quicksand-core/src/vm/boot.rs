@@ -5,6 +5,17 @@
 //! other one, this QEMU ends, and the next one boots that. A kernel that does not come up costs its time and is told; the machine is
 //! then booted by the image's.
 
+use crate::{
+    base::{blocking::blocking, compression::unpacked, printed::printable},
+    error::{
+        Error,
+        start::{Stage, StartCause},
+    },
+    guest::{Channel, FirstWords, OfferedFiles, Opening, first_words},
+    host::Host,
+    image::initramfs::archive as initramfs_archive,
+    qemu::machine::{Begin, Machine},
+};
 use std::{
     fs,
     io::Read,
@@ -20,20 +31,11 @@ use tokio::time::{Instant, timeout};
 use super::{
     Disk, Life, Outside, Vm,
     cards::Cards,
-    failure::{Stage, StartCause},
     guest_watch::GuestWatch,
     run_dir::RunDir,
     start::{Launched, empty_memory, launch, watch},
     warnings::Warnings,
     way_out::WayOut,
-};
-use crate::{
-    base::{compression::unpacked, printed::printable},
-    error::Error,
-    guest::{Channel, FirstWords, OfferedFiles, Opening, first_words},
-    host::Host,
-    image::initramfs::archive as initramfs_archive,
-    qemu::machine::{Begin, Machine},
 };
 
 /// What a machine boots.
@@ -133,8 +135,7 @@ impl Attempt<'_> {
     ) -> Result<Vm, String> {
         let initramfs = directory.join("initramfs");
         let (kernel, to) = (files.kernel.clone(), initramfs.clone());
-        let packed = tokio::task::spawn_blocking(move || pack(&files, &to)).await;
-        packed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        blocking(move || pack(&files, &to)).await?;
         let begin = Begin::Boot { kernel: &kernel, initramfs: &initramfs, command_line };
         self.bring_up(begin, None, deadline).await.map_err(|error| format!("failed to {error}"))
     }

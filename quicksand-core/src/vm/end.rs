@@ -6,8 +6,16 @@ use quicksand_protocol::message::Request;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::{Stage, StartCause, StartError, Vm, console::PANIC, start::running_jobs, stillness::has_nothing_to_do};
-use crate::{base::printed::last_lines, error::Error, guest::ChannelError, qemu::qmp::QmpError};
+use super::{Vm, console::PANIC, start::running_jobs, stillness::has_nothing_to_do};
+use crate::{
+    base::printed::last_lines,
+    error::{
+        Error,
+        start::{Stage, StartCause, StartError},
+    },
+    guest::ChannelError,
+    qemu::qmp::QmpError,
+};
 
 /// How long QEMU may take to end once its channels are closed, and what it and the guest said last to be read. Milliseconds, on a host
 /// that is not overloaded.

@@ -1,5 +1,6 @@
 //! Writing down a running machine: memory, devices, disk. See docs/design.md for how and why.
 
+use crate::base::blocking::blocking;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -188,11 +189,4 @@ impl Vm {
 /// The name of the disk's topmost node after so many freezes.
 pub(super) fn top_node(number: usize) -> String {
     if number == 0 { ROOT_NODE.to_owned() } else { format!("{ROOT_NODE}{number}") }
-}
-
-pub(super) async fn blocking(work: impl FnOnce() -> Result<u64, MemoryError> + Send + 'static) -> Result<u64, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done?),
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }

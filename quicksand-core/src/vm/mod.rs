@@ -5,8 +5,10 @@
 //! - [`discard`](Vm::discard) and [`go_down`](Vm::go_down) end it, whoever still uses it;
 //! - dropping it throws it away.
 
+pub(crate) mod ask;
 pub mod inventory;
 pub(crate) mod run_dir;
+pub(crate) mod transfer;
 
 mod boot;
 mod cards;
@@ -29,9 +31,9 @@ mod way_out;
 
 use std::{path::PathBuf, sync::Arc};
 
+pub use crate::error::start::{Stage, StartCause, StartError};
 pub(crate) use boot::Boot;
 pub(crate) use end::End;
-pub use failure::{Stage, StartCause, StartError};
 pub(crate) use freeze::{DiskAlone, Rest};
 pub(crate) use restarts::{Life, Rebooter, Restarts};
 pub(crate) use start::{Aside, Identity, Loaded, Probe};
@@ -50,7 +52,6 @@ use crate::{
         machine::{Machine, NetworkMode},
         qmp::Qmp,
     },
-    sandbox::vnc::Vnc,
 };
 use cards::Cards;
 use console::Console;
@@ -86,20 +87,16 @@ pub(crate) struct Outside {
     /// What its sandbox was started from, for whoever lists machines.
     pub(crate) source: String,
     pub(crate) network: NetworkMode,
-    /// Who may look at its display.
-    pub(crate) vnc: Option<Vnc>,
     /// Its private networks.
     pub(crate) memberships: Vec<Membership>,
 }
 
 impl Outside {
-    /// What a twin that runs beside the original is given: the same, and a name and an address of its own on each network; but there
-    /// is only one socket of a path.
+    /// What a twin that runs beside the original is given: the same, and a name and an address of its own on each network.
     pub(crate) fn twin(&self) -> Result<Outside, Error> {
         let present = self.memberships.iter().filter(|membership| membership.is_member());
         let memberships = present.map(|membership| membership.network().join_like(membership.name()));
-        let vnc = self.vnc.clone().filter(|vnc| matches!(vnc, Vnc::Tcp));
-        Ok(Outside { memberships: memberships.collect::<Result<_, _>>()?, vnc, ..self.clone() })
+        Ok(Outside { memberships: memberships.collect::<Result<_, _>>()?, ..self.clone() })
     }
 }
 

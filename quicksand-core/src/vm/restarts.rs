@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::failure::StartCause;
-use crate::{base::printed::printable, error::Error};
+use crate::{
+    base::printed::printable,
+    error::{Error, start::StartCause},
+};
 
 /// So many in a row are a loop. A system may well reboot once or twice before it is up, as one that gives its files labels or takes up a
 /// new kernel.
@@ -136,7 +138,7 @@ impl Restarts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::{Stage, StartError};
+    use crate::error::start::{Stage, StartError};
 
     fn error(cause: StartCause, console: &str) -> Error {
         let (qemu_said, console) = (String::new(), console.to_owned());

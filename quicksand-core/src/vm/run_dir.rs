@@ -79,6 +79,8 @@ impl RunDir {
     }
 }
 
+impl crate::image::state::Home for RunDir {}
+
 impl Drop for RunDir {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {

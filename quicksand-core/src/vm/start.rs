@@ -25,18 +25,8 @@ use tokio::{
 };
 
 use super::{
-    Boot, Disk, Life, Outside, Vm,
-    boot::boot_disk,
-    cards::Cards,
-    console::Console,
-    end::LAST_WORDS,
-    failure::{Stage, StartCause, StartError},
-    guest_watch::GuestWatch,
-    restarts::Restarts,
-    run_dir::RunDir,
-    video,
-    warnings::Warnings,
-    way_out::WayOut,
+    Boot, Disk, Life, Outside, Vm, boot::boot_disk, cards::Cards, console::Console, end::LAST_WORDS,
+    guest_watch::GuestWatch, restarts::Restarts, run_dir::RunDir, video, warnings::Warnings, way_out::WayOut,
 };
 use crate::{
     base::{
@@ -44,7 +34,10 @@ use crate::{
         printed::printable,
         random,
     },
-    error::Error,
+    error::{
+        Error,
+        start::{Stage, StartCause, StartError},
+    },
     guest::{Channel, ChannelError, Opening, Operation},
     host::Host,
     image::state::State,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::{
+    base::blocking::blocking,
     error::Error,
     qemu::{
         machine::SCREEN,
@@ -14,15 +15,13 @@ use crate::{
     },
 };
 
-use super::freeze::blocking;
-
 /// The name that QEMU gives to that memory.
 const NAME: &str = "vga.vram";
 
 /// Writes what the card holds into `file`. Writes none where the guest has made the card unreachable, which shows nothing then.
 pub(super) async fn save(qmp: &Qmp, pid: u32, file: PathBuf) -> Result<(), Error> {
     match find(qmp).await? {
-        Some(region) => blocking(move || copy_region(pid, region, &file)).await.map(drop),
+        Some(region) => blocking(move || copy_region(pid, region, &file)).await.map(drop).map_err(Error::from),
         None => Ok(()),
     }
 }
@@ -34,7 +33,7 @@ pub(super) async fn load(qmp: &Qmp, pid: u32, file: &Path) -> Result<(), Error> 
     }
     let file = file.to_owned();
     match find(qmp).await? {
-        Some(region) => blocking(move || fill_region(pid, region, &file)).await.map(drop),
+        Some(region) => blocking(move || fill_region(pid, region, &file)).await.map(drop).map_err(Error::from),
         None => Ok(()),
     }
 }

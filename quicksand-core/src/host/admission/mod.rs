@@ -20,6 +20,7 @@ mod capacity;
 mod control_group;
 mod token;
 
+use crate::base::size::Size;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -98,6 +99,20 @@ enum Kind {
     OnTop,
     /// It is ready for a test that is to come.
     Standby,
+}
+
+/// Lets a machine in: where the host has room for it, and when its turn has come. Returns how long it waited for that.
+pub(crate) async fn admit(
+    host: &Host,
+    demand: Demand,
+    turn: Turn,
+    reporter: &Reporter,
+) -> Result<(Slot, Duration), Error> {
+    let memory = Size::from_bytes(demand.memory);
+    host.check_room(memory)?;
+    let (slot, waited) = Slot::take(host, demand, turn, reporter).await?;
+    host.check_memory_left(memory)?;
+    Ok((slot, waited))
 }
 
 impl Slot {

@@ -14,9 +14,8 @@ use super::{
     signature::{self, Keys, Signature, Trust, Verdict},
 };
 use crate::{
-    base::{cache::Cache, environment::Environment, fetching, progress::Reporter},
+    base::{blocking::blocking, cache::Cache, environment::Environment, fetching, progress::Reporter},
     image::{error::ImageError, project::Project},
-    making::off_the_runtime,
 };
 
 /// The most that a listing or a list of digests has, in bytes.
@@ -161,7 +160,7 @@ impl Publishers {
             }
         };
         let (own, list) = (keys.clone(), text.clone());
-        match off_the_runtime(move || signature::check(&own, &list, signature.as_deref())).await {
+        match blocking(move || signature::check(&own, &list, signature.as_deref())).await {
             Ok(Verdict::Good(fingerprint, signed)) => Ok((signed.unwrap_or(text), Trust::Signed(fingerprint))),
             Ok(Verdict::OtherKey(key)) => {
                 let why = format!("it is signed by the key {key}, which is not in the file that quicksand.toml names");

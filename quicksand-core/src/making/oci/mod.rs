@@ -18,10 +18,9 @@ use super::{
     Update,
     import::origin,
     layers::{self, Blob, RootFs},
-    off_the_runtime,
 };
 use crate::{
-    base::{cache::Cache, progress::Reporter},
+    base::{blocking::blocking, cache::Cache, progress::Reporter},
     image::{
         Image,
         error::ImageError,
@@ -54,8 +53,8 @@ impl Found {
 pub(crate) async fn ensure(cache: &Cache, reference: Reference, reporter: &Reporter) -> Result<Image, ImageError> {
     let found = match reference {
         Reference::Registry(name) => return pull::ensure(cache, &name, reporter).await,
-        Reference::Layout(path, wanted) => off_the_runtime(move || layout::find(&path, wanted.as_deref())).await?,
-        Reference::Docker(path, wanted) => off_the_runtime(move || docker::find(&path, wanted.as_deref())).await?,
+        Reference::Layout(path, wanted) => blocking(move || layout::find(&path, wanted.as_deref())).await?,
+        Reference::Docker(path, wanted) => blocking(move || docker::find(&path, wanted.as_deref())).await?,
     };
     let name = image_name(&found.id);
     match Image::find(cache, &name)? {

@@ -22,14 +22,11 @@ use super::{
     format::{Chunk, ChunkedFile, Contents, Kind, parse_contents, parse_manifest},
 };
 use crate::{
-    base::{fetching, progress::Reporter},
-    error::{Error, Result},
+    base::{blocking::blocking, fetching, progress::Reporter},
+    error::{Error, Result, archive::ArchiveError},
     image::state::{Across, link},
     making::oci::format::MANIFEST,
-    saves::{
-        archive::{ArchiveError, Entry, LARGEST_TEXT},
-        blocking,
-    },
+    saves::archive::{Entry, LARGEST_TEXT},
 };
 
 /// Smaller files are pulled rather than looked for.

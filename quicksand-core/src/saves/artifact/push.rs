@@ -22,10 +22,10 @@ use super::{
     format::{CHUNK, Chunk, ChunkedFile, Contents, Kind, Maker},
 };
 use crate::{
-    base::{fetching, progress::Reporter, size::Size},
+    base::{blocking::blocking, fetching, progress::Reporter, size::Size},
     error::{Error, Result},
     making::oci::format::MANIFEST,
-    saves::{archive::Entry, blocking},
+    saves::archive::Entry,
 };
 
 /// A part of a file that is to be pushed.

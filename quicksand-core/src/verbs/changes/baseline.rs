@@ -6,6 +6,7 @@
 //! the index, as the guest sent it
 //! ```
 
+use crate::host::admission::admit;
 use std::{
     fs,
     io::{self, BufRead, BufReader},
@@ -18,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::survey::{self, Facts, Survey};
 use crate::{
-    base::{cache::Cache, digest::short_key, progress::Reporter, random::hex, size::Size},
+    base::{cache::Cache, digest::short_key, progress::Reporter, random::hex},
     error::{Error, Result},
     host::{
         Host,
@@ -74,12 +75,9 @@ pub(crate) async fn of(host: &Host, state: &State, reporter: &Reporter) -> Resul
 /// A machine as it was when sandboxes began that start from the state; to be thrown away.
 pub(crate) async fn clone(host: &Host, state: &State) -> Result<(Vm, Slot)> {
     let machine = &state.manifest.machine;
-    let memory = Size::from_bytes(machine.memory);
-    host.check_room(memory)?;
     // On top of others, like every machine that somebody starts who has one.
     let demand = Demand { memory: machine.memory, cpus: machine.cpus };
-    let (slot, _) = Slot::take(host, demand, Turn::Never, &Reporter::silent()).await?;
-    host.check_memory_left(memory)?;
+    let (slot, _) = admit(host, demand, Turn::Never, &Reporter::silent()).await?;
     let vm = Vm::restore(host, state, &Outside::default(), Identity::Same).await?;
     Ok((vm, slot))
 }

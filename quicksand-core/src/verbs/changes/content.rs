@@ -6,9 +6,14 @@ use tokio::try_join;
 use super::{
     baseline,
     compare::{Content, Difference},
-    survey::read,
 };
-use crate::{base::size::Size, error::Result, host::Host, image::state::State, vm::Vm};
+use crate::{
+    base::size::Size,
+    error::Result,
+    host::Host,
+    image::state::State,
+    vm::{Vm, ask::read},
+};
 
 /// How many files and bytes are read of a guest. What is more counts as changed.
 const MOST_FILES: usize = 1000;

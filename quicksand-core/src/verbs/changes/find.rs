@@ -1,5 +1,7 @@
 //! Finding out what has changed.
 
+use crate::sandbox::subject::Subject;
+use crate::vm::ask;
 use std::{
     collections::HashMap,
     ffi::OsStr,
@@ -7,7 +9,6 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::PathBuf,
     pin::Pin,
-    sync::Arc,
 };
 
 use quicksand_protocol::{index::Attributes, network::without_own_hosts};
@@ -24,8 +25,7 @@ use super::{
     units,
 };
 use crate::{
-    base::size::Size, error::Result, host::Host, image::state::State, network::passt::DNS, qemu::machine::NetworkMode,
-    sandbox::Sandbox, vm::Vm,
+    base::size::Size, error::Result, network::passt::DNS, qemu::machine::NetworkMode, sandbox::Sandbox, vm::Vm,
 };
 
 /// A question for what has changed. It is asked when it is awaited:
@@ -48,14 +48,26 @@ pub struct FindChanges<'a> {
     ignored: Patterns,
 }
 
-/// What there is to compare.
-#[derive(Debug)]
-pub(crate) struct Subject {
-    pub(crate) vm: Arc<Vm>,
-    pub(crate) host: Host,
-    /// The state that its sandbox started from.
-    pub(crate) begun: State,
-    pub(crate) network: NetworkMode,
+impl Sandbox {
+    /// What has changed in the guest since the sandbox started: files, directories and links that were added, changed or removed;
+    /// packages; units. Compared with the state that it started from: that of the image, or the save; also after a
+    /// [reboot](Sandbox::reboot) and a [return](Sandbox::revert) to a checkpoint. A [twin](Sandbox::fork) is compared with the state that
+    /// the sandbox started from of which it is one.
+    ///
+    /// Files are those of the guest's disks, on whichever file systems: what is in memory alone, as in `/run`, and what is mounted
+    /// from the host is left out, and so are [`DEFAULT_IGNORED`](crate::verbs::changes::DEFAULT_IGNORED) logs and caches. A file that was touched, or
+    /// written again with what was in it, has not changed.
+    ///
+    /// It costs nothing until it is asked for. The first time that it is asked for a state, that state is cloned and its files are
+    /// listed, once for all sandboxes that start from it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]; [`Error::Guest`] where the guest does not answer; [`Error::HostileIndex`] where what it sends is no
+    /// list of files, or one of more than a million; [`Error::Packages`]; and what keeps a machine from being cloned.
+    pub fn changes(&self) -> FindChanges<'_> {
+        FindChanges::new(self)
+    }
 }
 
 impl<'a> FindChanges<'a> {
@@ -149,7 +161,7 @@ async fn is_our_resolver(vm: &Vm, after: &Survey) -> Result<bool> {
     if after.files.get(path).and_then(File::size) != Some(text.len() as u64) {
         return Ok(false);
     }
-    let content = survey::read(vm, path.as_bytes(), Size::from_bytes(text.len() as u64)).await?;
+    let content = ask::read(vm, path.as_bytes(), Size::from_bytes(text.len() as u64)).await?;
     Ok(content.is_some_and(|content| content == text.as_bytes()))
 }
 

@@ -38,7 +38,6 @@ use std::path::{Path, PathBuf};
 
 pub use attribute::Attribute;
 pub use find::FindChanges;
-pub(crate) use find::Subject;
 pub use ignore::DEFAULT_IGNORED;
 
 /// What has changed in a guest since its sandbox started. Its text is fit for a snapshot: it is in the order of paths and names, and

@@ -2,16 +2,14 @@
 //!
 //! Whatever the guest sends is bounded: in its size, and in the time that it may take.
 
+use crate::base::blocking::blocking;
+use crate::vm::ask::{PATIENCE, read, reply, take_stdout, text, within};
 use std::time::Duration;
 
-use nix::libc;
 use quicksand_protocol::index::Attributes;
 use quicksand_protocol::message::{Done, Exec, Exit, Request};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     files::Files,
@@ -20,20 +18,15 @@ use super::{
 use crate::{
     base::size::Size,
     error::{Error, Result},
-    guest::{ChannelError, Operation},
     vm::Vm,
 };
 
 /// How long a guest may take for an index. A million files of a disk of which nothing has been read take a minute and a half.
 const INDEX_PATIENCE: Duration = Duration::from_secs(300);
-/// How long it may take for one file or command.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest index in bytes.
 const LONGEST_INDEX: Size = Size::from_mib(128);
 /// Longest database of packages. That of a full workstation has 10 MB.
 const LONGEST_DATABASE: Size = Size::from_mib(128);
-/// Longest `/etc/passwd` and its like.
-const LONGEST_TEXT: Size = Size::from_mib(1);
 
 /// What a guest has.
 #[derive(Debug)]
@@ -135,8 +128,7 @@ pub(crate) async fn add_attributes(vm: &Vm, survey: &mut Survey) -> Result<()> {
 
 /// Reads an index, elsewhere than where futures are carried out.
 pub(crate) async fn decode(index: Vec<u8>) -> Result<(Files, Vec<u8>)> {
-    let work = tokio::task::spawn_blocking(move || Files::decode(&index).map(|files| (files, index)));
-    let decoded = work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let decoded = blocking(move || Files::decode(&index).map(|files| (files, index))).await;
     decoded.map_err(|e| Error::HostileIndex { why: e.to_string() })
 }
 
@@ -160,49 +152,4 @@ async fn ask_rpm(vm: &Vm, program: &str) -> Result<Vec<u8>> {
         Done::Exited(Exit::Code(0)) => Ok(bytes),
         done => Err(Error::Packages { said: format!("rpm has ended with {done:?}") }),
     }
-}
-
-pub(crate) async fn text(vm: &Vm, path: &str) -> Result<Option<String>> {
-    let bytes = read(vm, path.as_bytes(), LONGEST_TEXT).await?;
-    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// The content of a file. `None` where the guest can't read it.
-pub(crate) async fn read(vm: &Vm, path: &[u8], limit: Size) -> Result<Option<Vec<u8>>> {
-    within(PATIENCE, async {
-        let mut operation = vm.channel().start(&Request::ReadFile { path: path.to_vec(), limit: limit.bytes() })?;
-        let bytes = take_stdout(&mut operation, &String::from_utf8_lossy(path), limit).await?;
-        match reply(vm, operation).await {
-            Ok(_) => Ok(Some(bytes)),
-            Err(Error::Guest(ChannelError::Guest { errno: libc::EFBIG, message })) => {
-                Err(Error::TooLong { what: message, limit })
-            }
-            Err(Error::Guest(ChannelError::Guest { .. })) => Ok(None),
-            Err(error) => Err(error),
-        }
-    })
-    .await
-}
-
-async fn take_stdout(operation: &mut Operation, what: &str, limit: Size) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(stream) = operation.stdout.take() {
-        // A stream that breaks ends here; the reply says why. One byte more, so that what is longer can be told.
-        let _ = stream.take(limit.bytes() + 1).read_to_end(&mut bytes).await;
-    }
-    if bytes.len() as u64 > limit.bytes() {
-        return Err(Error::TooLong { what: what.to_owned(), limit });
-    }
-    Ok(bytes)
-}
-
-async fn reply(vm: &Vm, mut operation: Operation) -> Result<Done> {
-    match operation.reply().await {
-        Ok(done) => Ok(done),
-        Err(error) => Err(vm.explain(error).await),
-    }
-}
-
-async fn within<T>(patience: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(patience, work).await.unwrap_or(Err(ChannelError::NoAnswer(patience).into()))
 }

@@ -7,6 +7,7 @@ mod check;
 mod elf;
 mod loader_cache;
 
+use crate::base::blocking::blocking;
 use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -71,8 +72,7 @@ impl Sandbox {
 
     async fn put(&self, program: &Path, to: PathBuf) -> Result<PathBuf> {
         let path = program.to_owned();
-        let read = tokio::task::spawn_blocking(move || plain_file::read(&path)).await;
-        let content = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let content = blocking(move || plain_file::read(&path)).await;
         let content = content.map_err(Error::io("read", program))?;
         check::check(self, program, &content, &to).await?;
         let directory = to.parent().unwrap_or(Path::new("/"));
