@@ -3,6 +3,7 @@
 //! A [`Sandbox`] is a virtual machine of one's own, cloned from a frozen state. The folders of this crate are floors. Each uses only
 //! those below it, which `tests/floors.rs` checks. From the bottom up, in the order in which data passes through them:
 //!
+//! 0. `quicksand-fetch`, a crate of its own: downloads and registries;
 //! 1. [`base`]: files, sizes, names, the environment, and the cache directory with its locks;
 //! 2. [`qemu`]: a QEMU process that can't outlive its owner, its command line, its control channel, and the machine's memory;
 //! 3. [`guest`]: a session with the agent in a guest;

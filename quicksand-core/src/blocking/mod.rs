@@ -112,8 +112,8 @@ macro_rules! methods {
         )*
         $(
             #[doc = concat!("See [`", $of, "::", stringify!($wait), "`](crate::", $of, "::", stringify!($wait), ").")]
-            pub fn $wait(&self $(, $wait_argument: $wait_type)*) -> super::Wait<'_, $found> {
-                super::Wait::new(self.inner.$wait($($wait_argument),*), &self.runtime)
+            pub fn $wait(&self $(, $wait_argument: $wait_type)*) -> crate::blocking::Wait<'_, $found> {
+                crate::blocking::Wait::new(self.inner.$wait($($wait_argument),*), &self.runtime)
             }
         )*
     };

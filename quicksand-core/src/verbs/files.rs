@@ -8,7 +8,6 @@ use crate::vm::transfer::{BlockingReader, BlockingWriter, Counted, finish, step}
 use std::{
     cell::Cell,
     fs::{self, Permissions},
-    future::Future,
     io::{self, Read, Write},
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Component, Path, PathBuf},
@@ -16,10 +15,7 @@ use std::{
 };
 
 use quicksand_protocol::message::Request;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    runtime::Handle,
-};
+use tokio::{io::AsyncWriteExt, runtime::Handle};
 
 use crate::{
     base::size::Size,
@@ -276,6 +272,8 @@ fn make_way(target: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::transfer::pack;
+    use std::time::Duration;
     use tar::{Builder, EntryType, Header};
 
     /// Entries as a hostile guest would write them: the library's own writer refuses such names.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use quicksand_protocol::index::Attributes;
 use quicksand_protocol::message::{Done, Exec, Exit, Request};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::{
     files::Files,
