@@ -107,7 +107,7 @@ impl Output {
         if !status.success() {
             return Err(Error::CommandFailed { command, status, stdout, stderr });
         }
-        Ok(CheckedOutput { stdout, stderr, command, image, raw })
+        Ok(CheckedOutput { stdout, stderr, exit_code: 0, status: ExitStatus::Code(0), command, image, raw })
     }
 
     /// Standard output to the byte.
@@ -152,6 +152,10 @@ pub struct CheckedOutput {
     pub stdout: String,
     /// Standard error as text, as [`Output::stderr`].
     pub stderr: String,
+    /// The exit code: 0.
+    pub exit_code: i32,
+    /// How it ended: by itself, with code 0.
+    pub status: ExitStatus,
     /// The command, as [`Output::command`].
     pub command: String,
     /// The image at the bottom of the machine's disk, as [`Output::image`].
@@ -159,11 +163,28 @@ pub struct CheckedOutput {
     raw: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-/// The output with its status, as functions that take any output want it.
+impl CheckedOutput {
+    /// Whether it ended by itself with code 0. It did.
+    pub fn success(&self) -> bool {
+        self.status.success()
+    }
+
+    /// Standard output to the byte.
+    pub fn stdout_bytes(&self) -> &[u8] {
+        self.raw.as_ref().map_or(self.stdout.as_bytes(), |(stdout, _)| stdout)
+    }
+
+    /// Standard error to the byte.
+    pub fn stderr_bytes(&self) -> &[u8] {
+        self.raw.as_ref().map_or(self.stderr.as_bytes(), |(_, stderr)| stderr)
+    }
+}
+
+/// The output of any program, as functions want it that take one.
 impl From<CheckedOutput> for Output {
     fn from(checked: CheckedOutput) -> Output {
-        let CheckedOutput { stdout, stderr, command, image, raw } = checked;
-        Output { stdout, stderr, exit_code: 0, status: ExitStatus::Code(0), command, image, raw }
+        let CheckedOutput { stdout, stderr, exit_code, status, command, image, raw } = checked;
+        Output { stdout, stderr, exit_code, status, command, image, raw }
     }
 }
 

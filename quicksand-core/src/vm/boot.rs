@@ -1,41 +1,25 @@
-//! Booting a machine from its disk: by the image's kernel, and where the guest asks for another one, by that.
-//!
-//! Which kernel the guest would boot by itself stands on its disk, which only a kernel can read. So the image's kernel boots first and
-//! our init looks. Where the guest asks for the kernel that runs, the boot goes on, and nothing was lost. Else the init sends us the
-//! other one, this QEMU ends, and the next one boots that. A kernel that does not come up costs its time and is told; the machine is
-//! then booted by the image's.
+//! Booting a machine until its init has started everything.
 
-use crate::{
-    base::{blocking::blocking, compression::unpacked, printed::printable},
-    error::{
-        Error,
-        start::{Stage, StartCause},
-    },
-    guest::{Channel, FirstWords, OfferedFiles, Opening, first_words},
-    host::Host,
-    image::initramfs::archive as initramfs_archive,
-    qemu::machine::{Begin, Machine},
-};
-use std::{
-    fs,
-    io::Read,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use quicksand_protocol::kernel::{HEAD, banner};
-use serde_json::json;
-use tokio::time::{Instant, timeout};
+use quicksand_protocol::message::{Network, Settle};
+use tokio::time::Instant;
 
 use super::{
-    Disk, Life, Outside, Vm,
-    cards::Cards,
-    guest_watch::GuestWatch,
+    Outside, Vm,
+    files::with_overlay,
+    launch::watch,
+    own_kernel::boot_disk,
+    restarts::Restarts,
     run_dir::RunDir,
-    start::{Launched, empty_memory, launch, watch},
-    warnings::Warnings,
-    way_out::WayOut,
+    settle::{fall_idle, guest_network, name_jobs},
+    wake::Identity,
+};
+use crate::{
+    error::{Error, start::Stage},
+    host::Host,
+    network::passt::{GUEST_ADDRESS, PREFIX},
+    qemu::machine::{Machine, NetworkMode},
 };
 
 /// What a machine boots.
@@ -49,217 +33,110 @@ pub(crate) struct Boot {
     pub(crate) guests_choice: bool,
 }
 
-/// What our init reads on the command line where it is to look which kernel the guest would boot; see `quicksand-agent/guest/init.rs`.
-const ASK: &str = "quicksand.kernel=guest";
-/// The guest's own kernel comes up in about the time that the image's took to look for it. It is given so many times that, and at least
-/// so long, for it may be larger; and no more of what is left than leaves time to boot the image's.
-const TIMES: u32 = 8;
-const LEAST_PATIENCE: Duration = Duration::from_secs(60);
-const SHARE_OF_THE_REST: f64 = 0.75;
-/// How long QEMU may take to end.
-const QUIT_PATIENCE: Duration = Duration::from_secs(10);
-/// Most bytes that the modules of an offered kernel have, unpacked.
-const LARGEST_MODULES: u64 = 128 << 20;
-
-/// Boots a machine until its agent answers. Of `disk` the last file will be written, the others not.
-pub(super) async fn boot_disk(
-    host: &Host,
-    machine: &Machine,
-    run_dir: Arc<RunDir>,
-    (disk, disk_size): (Vec<PathBuf>, u64),
-    boot: &Boot,
-    outside: &Outside,
-) -> Result<Vm, Error> {
-    let (begun, deadline) = (Instant::now(), Instant::now() + boot.timeout);
-    let attempt = Attempt { host, machine, run_dir: &run_dir, disk: &disk, disk_size, outside };
-    let of_image = |command_line| Begin::Boot { kernel: &boot.kernel, initramfs: &boot.initramfs, command_line };
-    if !boot.guests_choice {
-        return attempt.bring_up(of_image(&boot.command_line), None, deadline).await;
-    }
-    let directory = run_dir.own_kernel();
-    // From a boot that was broken off.
-    let _ = fs::remove_dir_all(&directory);
-    let asking = format!("{} {ASK}", boot.command_line);
-    let (release, files) = match attempt.boot(of_image(&asking), Some(&directory), None, deadline).await? {
-        Came::Up(vm) => return Ok(*vm),
-        Came::WithOffer { release, files } => (printable(&release), files),
-    };
-    let left = deadline.saturating_duration_since(Instant::now());
-    let patience = (TIMES * begun.elapsed()).max(LEAST_PATIENCE).min(left.mul_f64(SHARE_OF_THE_REST));
-    tracing::info!(target: "quicksand::vm", release, ?patience, "the guest asks for a kernel of its own");
-    let booted = match files {
-        Ok(files) => attempt.by_own_kernel(files, &boot.command_line, &directory, Instant::now() + patience).await,
-        Err(why) => Err(why),
-    };
-    // QEMU has read them.
-    let _ = fs::remove_dir_all(&directory);
-    match booted {
-        Ok(vm) => Ok(vm),
-        Err(why) => attempt.bring_up(of_image(&boot.command_line), Some(not_booted(&release, &why)), deadline).await,
-    }
-}
-
-/// What is told of a kernel that the guest asked for in vain.
-fn not_booted(release: &str, why: &str) -> String {
-    format!("the guest asks for the kernel {release}, and its image's was booted: {}", why.lines().next().unwrap_or(""))
-}
-
-/// How a boot came along.
-#[derive(Debug)]
-enum Came {
-    /// The agent answers.
-    Up(Box<Vm>),
-    /// The guest asks for another kernel. Its machine has ended.
-    WithOffer { release: String, files: Result<OfferedFiles, String> },
-}
-
-/// What all boots of one machine have in common.
-#[derive(Debug, Clone, Copy)]
-struct Attempt<'a> {
-    host: &'a Host,
-    machine: &'a Machine,
-    run_dir: &'a Arc<RunDir>,
-    disk: &'a [PathBuf],
-    disk_size: u64,
-    outside: &'a Outside,
-}
-
-impl Attempt<'_> {
-    /// Boots by what the guest offered, or says why that is not to be.
-    async fn by_own_kernel(
-        self,
-        files: OfferedFiles,
-        command_line: &str,
-        directory: &Path,
-        deadline: Instant,
-    ) -> Result<Vm, String> {
-        let initramfs = directory.join("initramfs");
-        let (kernel, to) = (files.kernel.clone(), initramfs.clone());
-        blocking(move || pack(&files, &to)).await?;
-        let begin = Begin::Boot { kernel: &kernel, initramfs: &initramfs, command_line };
-        self.bring_up(begin, None, deadline).await.map_err(|error| format!("failed to {error}"))
-    }
-
-    /// Boots without asking for another kernel.
-    async fn bring_up(self, begin: Begin<'_>, kernel_fault: Option<String>, deadline: Instant) -> Result<Vm, Error> {
-        match self.boot(begin, None, kernel_fault, deadline).await? {
-            Came::Up(vm) => Ok(*vm),
-            Came::WithOffer { release, .. } => unreachable!("{release} was offered, which is a breach of the protocol"),
+impl Vm {
+    /// Boots a machine without network until its init has started everything and it is idle. Of `disk`, its files from the image up,
+    /// none is written. One that reboots before that is booted again.
+    pub(crate) async fn boot(
+        host: &Host,
+        machine: &Machine,
+        (disk, disk_size): (Vec<PathBuf>, u64),
+        boot: &Boot,
+    ) -> Result<Vm, Error> {
+        let of_image = disk.len() == 1;
+        let run_dir = Arc::new(RunDir::create(&host.cache)?);
+        let disk = with_overlay(host, &run_dir, disk, disk_size)?;
+        // Its card gets its address here, so that clones find it done.
+        let network = Network::Static { address: GUEST_ADDRESS, prefix: PREFIX, of_image };
+        let (deadline, mut restarts) = (Instant::now() + boot.timeout, Restarts::default());
+        loop {
+            let (disk, run_dir) = ((disk.clone(), disk_size), Arc::clone(&run_dir));
+            let (boot, settle) = (boot.until(deadline), Settle { after_reboot: restarts.count() > 0 });
+            match Vm::boot_once(host, machine, run_dir, disk, &boot, (network.clone(), settle)).await {
+                Err(error) => restarts.go_on_after(error)?,
+                booted => return booted,
+            }
         }
     }
 
-    async fn boot(
-        self,
-        begin: Begin<'_>,
-        offers: Option<&Path>,
-        kernel_fault: Option<String>,
-        deadline: Instant,
-    ) -> Result<Came, Error> {
-        let Attempt { host, machine, run_dir, disk, disk_size, outside } = self;
-        let memory_file = empty_memory(run_dir, machine)?;
-        let mut way_out = WayOut::begin(host, outside.network, false, run_dir.path()).await;
-        let (cards, sockets) = Cards::new(&outside.memberships, 0)?;
-        let network = (way_out.plug(), sockets);
-        let launched =
-            launch(host, machine, Arc::clone(run_dir), &memory_file, disk.to_owned(), network, begin).await?;
-        let Launched { process, qmp, mut agent, console, run_dir, disk } = launched;
-        let opened = watch(&process, Some(&qmp), (&run_dir, &console), Stage::Boot, deadline, async {
-            let way_out = way_out.finish(&qmp).await.map_err(StartCause::Qmp)?;
-            match first_words(&mut agent, offers).await.map_err(StartCause::Channel)? {
-                FirstWords::Announced { kernel_fault } => {
-                    let patience = deadline.saturating_duration_since(Instant::now());
-                    let channel = Channel::open(agent, Opening::Booted, patience).await;
-                    Ok(Ok((channel.map_err(StartCause::Channel)?, way_out, kernel_fault)))
-                }
-                FirstWords::Offered { release, files } => Ok(Err((release, files))),
-            }
+    async fn boot_once(
+        host: &Host,
+        machine: &Machine,
+        run_dir: Arc<RunDir>,
+        disk: (Vec<PathBuf>, u64),
+        boot: &Boot,
+        (network, settle): (Network, Settle),
+    ) -> Result<Vm, Error> {
+        let deadline = Instant::now() + boot.timeout;
+        let vm = boot_disk(host, machine, run_dir, disk, boot, &Outside::default()).await?;
+        let settled = watch(&vm.process, Some(&vm.qmp), (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
+            vm.wake_again(network, Identity::New).await?;
+            vm.come_up(settle).await?;
+            fall_idle(&vm).await
         });
-        let (channel, way_out, fault_of_guest) = match opened.await? {
-            Ok(opened) => opened,
-            Err((release, files)) => {
-                // QEMU closes the disk's files in good order before it ends, unlike when it is killed.
-                let quits = qmp.execute("quit", json!({})).await.is_ok();
-                if !quits || timeout(QUIT_PATIENCE, process.ended()).await.is_err() {
-                    process.kill().await.map_err(Error::io("end", Path::new("QEMU")))?;
-                }
-                return Ok(Came::WithOffer { release, files });
+        match settled.await {
+            Ok(()) => Ok(vm),
+            Err(error) => Err(name_jobs(&vm, error).await),
+        }
+    }
+
+    /// Boots a machine that has ended from the disk that it left, until its init has started everything. One whose init does not get
+    /// that far is still of use, and comes with what kept it. One that reboots before that is booted again, which is counted.
+    pub(crate) async fn boot_again(
+        host: &Host,
+        ended: &Vm,
+        boot: &Boot,
+        outside: &Outside,
+        restarts: &mut Restarts,
+    ) -> Result<(Vm, Option<Error>), Error> {
+        let deadline = Instant::now() + boot.timeout;
+        loop {
+            match Vm::boot_again_once(host, ended, &boot.until(deadline), outside).await {
+                Err(error) => restarts.go_on_after(error)?,
+                booted => return booted,
             }
+        }
+    }
+
+    async fn boot_again_once(
+        host: &Host,
+        ended: &Vm,
+        boot: &Boot,
+        outside: &Outside,
+    ) -> Result<(Vm, Option<Error>), Error> {
+        let deadline = Instant::now() + boot.timeout;
+        let (disk, size) = {
+            let disk = ended.disk.lock().await;
+            (disk.files.clone(), disk.size)
         };
-        let (machine, disk) = (machine.clone(), Disk::new(disk, disk_size));
-        let qmp = Arc::new(qmp);
-        let _guest_watch = GuestWatch::over(&process, &qmp, &channel, &console);
-        Ok(Came::Up(Box::new(Vm {
-            _guest_watch,
-            channel,
-            life: Life::default(),
-            warnings: Arc::new(Warnings::for_good(kernel_fault.or(fault_of_guest))),
-            qmp,
-            process,
-            machine,
-            memory_file,
-            disk,
-            way_out,
-            cards,
-            console,
-            origin: None,
-            run_dir,
-        })))
+        let run_dir = Arc::clone(&ended.run_dir);
+        let mut vm = boot_disk(host, &ended.machine, run_dir, (disk, size), boot, outside).await?;
+        vm.origin = ended.origin.clone();
+        let address = Network::Static { address: GUEST_ADDRESS, prefix: PREFIX, of_image: false };
+        let settled = watch(&vm.process, Some(&vm.qmp), (&vm.run_dir, &vm.console), Stage::Settle, deadline, async {
+            vm.wake_again(address, Identity::Same).await?;
+            let network = guest_network(outside.network);
+            // What starts while it boots may need it.
+            vm.wake_again(network.clone(), Identity::Same).await?;
+            vm.come_up(Settle { after_reboot: true }).await?;
+            if outside.network == NetworkMode::Full {
+                // A resolver that came up with the boot has written its file.
+                vm.warnings.forget();
+                vm.wake_again(network, Identity::Same).await?;
+            }
+            Ok(())
+        });
+        let unsettled = match settled.await {
+            Ok(()) => None,
+            Err(error) if vm.process.is_running() => Some(name_jobs(&vm, error).await),
+            Err(error) => return Err(error),
+        };
+        Ok((vm, unsettled))
     }
 }
 
-/// Writes the initramfs of an offered kernel, and sees to it that QEMU takes the kernel for a Linux and for nothing else that it knows.
-fn pack(files: &OfferedFiles, to: &Path) -> Result<(), String> {
-    let mut head = Vec::new();
-    let read = fs::File::open(&files.kernel).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
-    read.map_err(|error| format!("it can't be read: {error}"))?;
-    banner(&head).ok_or("it is no Linux kernel that can be booted directly")?;
-    let mut left = LARGEST_MODULES;
-    let modules = files.modules.iter().map(|(name, path)| {
-        let mut content = Vec::new();
-        let read = fs::File::open(path).and_then(|file| std::io::copy(&mut unpacked(file, left)?, &mut content));
-        left -= read.map_err(|error| format!("its module {name} can't be read: {error}"))?;
-        Ok::<_, String>((name.clone(), content))
-    });
-    fs::write(to, initramfs_archive(modules)?).map_err(|error| format!("its initramfs can't be written: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_linux_is_booted_and_modules_are_unpacked_up_to_a_limit() {
-        let temp = tempfile::tempdir().unwrap();
-        let kernel = temp.path().join("kernel");
-        let mut head = vec![0; 0x800];
-        head[0x202..0x206].copy_from_slice(b"HdrS");
-        head[0x20f] = 1;
-        head[0x300..0x309].copy_from_slice(b"6.9 (a) b");
-        fs::write(&kernel, &head).unwrap();
-        let files = |content: &[u8]| {
-            let path = temp.path().join("x.ko");
-            fs::write(&path, content).unwrap();
-            OfferedFiles { kernel: kernel.clone(), modules: vec![("000-x.ko".to_owned(), path)] }
-        };
-        let to = temp.path().join("initramfs");
-        pack(&files(b"module"), &to).unwrap();
-        let archive = fs::read(&to).unwrap();
-        let holds = |text: &[u8]| archive.windows(text.len()).any(|window| window == text);
-        assert!(holds(b"/modules/000-x.ko\n") && holds(b"module"));
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        std::io::copy(&mut std::io::Read::take(std::io::repeat(0), LARGEST_MODULES + 1), &mut packed).unwrap();
-        let error = pack(&files(&packed.finish().unwrap()), &to).unwrap_err();
-        assert!(error.contains("000-x.ko"), "{error}");
-        assert!(pack(&files(b"\xfd7zXZ\0broken"), &to).is_err());
-        fs::write(&kernel, "\x7fELF").unwrap();
-        assert!(pack(&files(b"module"), &to).unwrap_err().contains("no Linux kernel"));
-    }
-
-    #[test]
-    fn a_fault_is_one_line() {
-        assert_eq!(
-            not_booted("6.9", "failed to boot the guest: it did not\n  what to do: nothing"),
-            "the guest asks for the kernel 6.9, and its image's was booted: failed to boot the guest: it did not"
-        );
+impl Boot {
+    /// The same as a boot that follows another, and has the rest of its time.
+    fn until(&self, deadline: Instant) -> Boot {
+        Boot { timeout: deadline.saturating_duration_since(Instant::now()), ..self.clone() }
     }
 }

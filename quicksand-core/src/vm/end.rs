@@ -6,7 +6,7 @@ use quicksand_protocol::message::Request;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::{Vm, console::PANIC, start::running_jobs, stillness::has_nothing_to_do};
+use super::{Vm, console::PANIC, settle::running_jobs, stillness::has_nothing_to_do};
 use crate::{
     base::printed::last_lines,
     error::{

@@ -11,7 +11,7 @@ use quicksand_protocol::message::Request;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::{Vm, start::empty_overlay, video};
+use super::{Vm, files::empty_overlay, video};
 use crate::{
     error::Error,
     guest::ChannelError,

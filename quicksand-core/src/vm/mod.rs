@@ -16,16 +16,22 @@ mod console;
 pub(crate) mod disks;
 mod end;
 mod failure;
+mod files;
 mod freeze;
 mod grow;
 mod guest_watch;
+mod launch;
+mod own_kernel;
 #[cfg(feature = "mounts")]
 mod port;
+mod probe;
 mod restarts;
+mod restore;
+mod settle;
 mod silence;
-mod start;
 mod stillness;
 mod video;
+mod wake;
 mod warnings;
 mod way_out;
 
@@ -35,8 +41,10 @@ pub use crate::error::start::{Stage, StartCause, StartError};
 pub(crate) use boot::Boot;
 pub(crate) use end::End;
 pub(crate) use freeze::{DiskAlone, Rest};
+pub(crate) use probe::Probe;
 pub(crate) use restarts::{Life, Rebooter, Restarts};
-pub(crate) use start::{Aside, Identity, Loaded, Probe};
+pub(crate) use restore::{Aside, Loaded};
+pub(crate) use wake::Identity;
 pub(crate) use warnings::Warnings;
 
 use tokio::sync::Mutex;
