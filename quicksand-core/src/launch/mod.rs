@@ -6,7 +6,7 @@ pub(crate) mod kernel;
 pub(crate) mod source;
 pub(crate) mod standby;
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use crate::{
     base::{accel::Accel, progress::Reporter, size::Size},
@@ -107,7 +107,16 @@ impl Order {
 }
 
 /// Brings up a machine of that source, when its turn has come.
-pub(crate) async fn launch(host: &Host, source: &Source, order: &Order) -> Result<Launched> {
+// Boxed, since it is deep, and the compiler follows the futures that have it within theirs only so far.
+pub(crate) fn launch<'a>(
+    host: &'a Host,
+    source: &'a Source,
+    order: &'a Order,
+) -> Pin<Box<dyn Future<Output = Result<Launched>> + Send + 'a>> {
+    Box::pin(carry_out(host, source, order))
+}
+
+async fn carry_out(host: &Host, source: &Source, order: &Order) -> Result<Launched> {
     let least = Size::from_bytes(source.disk_size());
     let disk_size = order.disk_size.unwrap_or(least);
     if disk_size < least {

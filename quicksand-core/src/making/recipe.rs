@@ -207,7 +207,7 @@ impl Found {
         let host = Host::with(cache)?;
         let outside = Outside { source: base.name().to_owned(), network: NetworkMode::Full, ..Outside::default() };
         let order = Order { outside, ..Order::plain(base.name(), Boots::default(), reporter) };
-        let launched = Box::pin(launch(&host, &Source::Image(base.clone()), &order)).await?;
+        let launched = launch(&host, &Source::Image(base.clone()), &order).await?;
         let vm = &launched.vm;
         let steps = (self.recipe.copy.len() + self.recipe.run.len()) as u64;
         for (number, (from, to)) in self.recipe.copy.iter().enumerate() {

@@ -44,7 +44,9 @@ impl Sandbox {
 
     /// The content of a file in the guest that is not longer than that.
     pub(crate) async fn read_file_up_to(&self, path: &Path, limit: Size) -> Result<Vec<u8>> {
-        self.vm().await?.read_file(path, limit).await
+        let vm = self.vm().await?;
+        // In a box, as all transfers: the compiler follows futures within futures only so far.
+        Box::pin(vm.read_file(path, limit)).await
     }
 
     /// Fills a file in the guest, over one that is there. `path` is absolute and its directory exists. A new file is root's, with
@@ -81,7 +83,8 @@ impl Sandbox {
     /// go in place of a pipe, a socket or a device.
     pub async fn upload(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let from = from.as_ref().to_owned();
-        self.vm().await?.upload(&from, to.as_ref(), self.reporter()).await
+        let vm = self.vm().await?;
+        Box::pin(vm.upload(&from, to.as_ref(), self.reporter())).await
     }
 
     /// Makes a file in the guest, in place of what is there, of its content and what the header says of it.
@@ -92,7 +95,8 @@ impl Sandbox {
             let written = builder.append_data(&mut header, ".", &content[..]);
             written.and_then(|()| builder.into_inner()?.flush()).map_err(|error| (path, error))
         };
-        self.vm().await?.upload_archive(to, pack, self.reporter()).await
+        let vm = self.vm().await?;
+        Box::pin(vm.upload_archive(to, pack, self.reporter())).await
     }
 
     /// Copies a file or directory of the guest, an absolute path there, to `to`, which names the copy itself. What is there already
