@@ -5,6 +5,9 @@
 
 mod databases;
 mod servers;
+mod system;
+mod tools;
+mod users;
 
 use std::time::Duration;
 
