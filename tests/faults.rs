@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use quicksand::{ChannelError, Error, Sandbox, Size};
-use quicksand_core::KeepNote;
+use quicksand_core::harness::{KeepNote, SandboxExt};
 use tokio::io::AsyncReadExt;
 
 /// How soon a fault must be told, on a host that is busy with other things as well.

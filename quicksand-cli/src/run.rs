@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quicksand_core::harness::BuilderExt;
 use quicksand_core::{Child, Error, ExitStatus, Sandbox, SandboxBuilder, guest::GuestReader};
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, stderr, stdin, stdout},

@@ -50,7 +50,6 @@ pub use base::progress::{Progress, Reporter};
 pub use base::size::{ParseSizeError, Size};
 pub use base::{cache, environment};
 pub use care::cache_key::cache_key;
-pub use care::requirement::{kvm_fault, memory_for_machines};
 pub use care::{diagnosis, prune};
 pub use error::install::InstallError;
 pub use error::{Error, Result};
@@ -67,12 +66,9 @@ pub use sandbox::links::PortForward;
 #[cfg(feature = "mounts")]
 pub use sandbox::mount::{ActiveMount, Mount};
 pub use sandbox::vnc::Vnc;
-pub use sandbox::{
-    Activity, DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Evidence, Sandbox, SandboxBuilder, SaveReport, Saved, Standby,
-    StartKind, StartReport, source_identity,
-};
+pub use sandbox::{DEFAULT_BOOT_TIMEOUT, DEFAULT_MEMORY, Sandbox, SandboxBuilder, SaveReport, StartKind, StartReport};
 pub use saves::artifact::{Pulled, Pushed, WithMemory};
-pub use saves::kept::{KeepNote, KeptMachine};
+pub use saves::kept::KeptMachine;
 pub use saves::{Save, Saves};
 pub use verbs::changes::{Changes, FindChanges};
 pub use verbs::command::{CheckedOutput, Child, Command, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT, Output};

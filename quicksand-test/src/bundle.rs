@@ -15,6 +15,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
+use quicksand_core::harness::SandboxExt;
 use quicksand_core::{Error, Sandbox};
 use serde::Serialize;
 use tokio::time::timeout;

@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, path::Path, sync::Arc};
 
-use quicksand_core::{Activity, Progress, Reporter};
+use quicksand_core::{Progress, Reporter, harness::Activity};
 
 use crate::progress::show_progress;
 

@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use quicksand_core::{SandboxBuilder, Standby};
+use quicksand_core::{
+    SandboxBuilder,
+    harness::{BuilderExt, Standby},
+};
 use tokio::runtime::Builder;
 
 /// How often it is seen whether another process waits.

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use quicksand_core::harness::BuilderExt;
 use quicksand_core::{Error, Progress, Sandbox, SandboxBuilder, Size};
 
 use crate::{

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use quicksand_core::harness::{SandboxExt, blocking_on};
 use quicksand_core::{Sandbox, blocking};
 use tokio::{
     runtime::{self, Builder, Handle},
@@ -152,7 +153,7 @@ where
 pub fn run_blocking<T: TestOutcome>(meta: &TestMeta, body: impl FnOnce(blocking::Sandbox) -> T + Send + 'static) {
     run(meta, async |sandbox| {
         let mut machine = Abandoned(sandbox.share().ok());
-        let sandbox = blocking::Sandbox::on(Handle::current(), sandbox);
+        let sandbox = blocking_on(Handle::current(), sandbox);
         let (outcome, ended) = oneshot::channel();
         let listener = listener();
         let work = move || {

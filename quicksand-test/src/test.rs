@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use quicksand_core::harness::{KeepNote, SandboxExt};
 use quicksand_core::{
-    KeepNote, Sandbox,
+    Sandbox,
     environment::{Environment, Keep},
 };
 use tokio::{

@@ -84,7 +84,6 @@ pub(crate) fn walk(
 /// # Errors
 ///
 /// Where a file can't be read, or there is a pipe, a socket or a device.
-#[doc(hidden)]
 pub fn digest(root: &Path) -> Result<String, Fault> {
     let mut hash = Sha256::new();
     walk(root, SpecialFiles::Refuse, |found| {

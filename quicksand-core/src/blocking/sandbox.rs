@@ -45,8 +45,7 @@ impl Sandbox {
     }
 
     /// One that lives on another runtime, of several threads, which outlives it. For the harness.
-    #[doc(hidden)]
-    pub fn on(runtime: Handle, inner: crate::sandbox::Sandbox) -> Sandbox {
+    pub(crate) fn on(runtime: Handle, inner: crate::sandbox::Sandbox) -> Sandbox {
         Sandbox { inner, runtime }
     }
 

@@ -20,7 +20,6 @@ use crate::{
 /// # Errors
 ///
 /// Whatever keeps it from being tried.
-#[doc(hidden)]
 pub async fn kvm_fault(source: &str, saves: &Path, reporter: &Reporter) -> Result<Option<String>> {
     let host = Host::discover()?;
     if !matches!(host.accel, Accel::Auto | Accel::Kvm) {
@@ -39,7 +38,6 @@ pub async fn kvm_fault(source: &str, saves: &Path, reporter: &Reporter) -> Resul
 /// # Errors
 ///
 /// [`Error::Environment`](crate::Error::Environment).
-#[doc(hidden)]
 pub fn memory_for_machines() -> Result<Option<Size>> {
     Ok(Environment::read()?.memory_budget.or_else(|| admission::memory().map(|(total, _)| total)))
 }

@@ -149,36 +149,31 @@ impl SandboxBuilder {
     }
 
     /// What the save is made from. Where it differs from that of a save that is there, the save counts as absent for the harness.
-    #[doc(hidden)]
-    pub fn recipe(mut self, recipe: impl Into<String>) -> SandboxBuilder {
+    pub(crate) fn recipe(mut self, recipe: impl Into<String>) -> SandboxBuilder {
         self.recipe = Some(recipe.into());
         self
     }
 
     /// Waits its turn, even where this process has machines already: what they do does not depend on this one.
-    #[doc(hidden)]
-    pub fn in_turn(mut self) -> SandboxBuilder {
+    pub(crate) fn in_turn(mut self) -> SandboxBuilder {
         self.turn = Turn::Always;
         self
     }
 
     /// Goes on as the very machine that was saved, of which there is only one.
-    #[doc(hidden)]
-    pub fn same_identity(mut self) -> SandboxBuilder {
+    pub(crate) fn same_identity(mut self) -> SandboxBuilder {
         self.identity = Identity::Same;
         self
     }
 
     /// Starts at once, whatever else runs: somebody is waiting for it.
-    #[doc(hidden)]
-    pub fn at_once(mut self) -> SandboxBuilder {
+    pub(crate) fn at_once(mut self) -> SandboxBuilder {
         self.turn = Turn::Never;
         self
     }
 
     /// Starts from that very save and no other that has its name by now.
-    #[doc(hidden)]
-    pub fn expecting(mut self, save: &Saved) -> SandboxBuilder {
+    pub(crate) fn expecting(mut self, save: &Saved) -> SandboxBuilder {
         self.expected = Some(save.id.clone());
         self
     }

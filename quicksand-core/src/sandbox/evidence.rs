@@ -19,7 +19,6 @@ use crate::{
 const MOST_LINES: usize = 10_000;
 
 /// What is known of a sandbox's machine without asking its guest.
-#[doc(hidden)]
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Evidence {
@@ -34,7 +33,6 @@ pub struct Evidence {
 }
 
 /// What is run in a machine, for somebody who waits. It does not hold the machine.
-#[doc(hidden)]
 #[derive(Debug, Clone)]
 pub struct Activity(Arc<CommandLog>);
 
@@ -62,8 +60,7 @@ impl Sandbox {
     /// # Errors
     ///
     /// [`Error::NotRunning`]
-    #[doc(hidden)]
-    pub fn activity(&self) -> Result<Activity> {
+    pub(crate) fn activity(&self) -> Result<Activity> {
         Ok(Activity(Arc::clone(&self.running()?.commands)))
     }
 
@@ -72,8 +69,7 @@ impl Sandbox {
     /// # Errors
     ///
     /// [`Error::NotRunning`]
-    #[doc(hidden)]
-    pub fn share(&self) -> Result<Sandbox> {
+    pub(crate) fn share(&self) -> Result<Sandbox> {
         let life = match &*self.life() {
             Life::Running { running, watcher } => {
                 Life::Running { running: Arc::clone(running), watcher: Arc::clone(watcher) }
@@ -84,8 +80,7 @@ impl Sandbox {
     }
 
     /// Ends the machine, whoever still uses it, without a save.
-    #[doc(hidden)]
-    pub fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         if let Ok(running) = self.running() {
             running.vm().process().signal_kill();
         }
@@ -96,8 +91,7 @@ impl Sandbox {
     /// # Errors
     ///
     /// [`Error::NotRunning`]
-    #[doc(hidden)]
-    pub fn evidence(&self) -> Result<Evidence> {
+    pub(crate) fn evidence(&self) -> Result<Evidence> {
         let running = self.running()?;
         let vm = running.vm();
         Ok(Evidence {

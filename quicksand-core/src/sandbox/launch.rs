@@ -68,7 +68,6 @@ impl SandboxBuilder {
 }
 
 /// Which image or save a name means, and what its frozen memory is bound to on this host; for the harness's key of a save.
-#[doc(hidden)]
 pub async fn source_identity(source: &str, saves: &Path, reporter: &Reporter) -> Result<String> {
     let host = Host::discover()?;
     let source = resolve(&host, source, saves, reporter).await?.id();

@@ -62,7 +62,6 @@ impl Sandbox {
 }
 
 /// A save that is there.
-#[doc(hidden)]
 #[derive(Debug, Clone)]
 pub struct Saved {
     /// Differs between any two saves; what is made from this one is keyed by it.
@@ -73,8 +72,7 @@ pub struct Saved {
 
 impl SandboxBuilder {
     /// The save that is to be written, where it is there already and made from the same recipe.
-    #[doc(hidden)]
-    pub fn saved(&self) -> Result<Option<Saved>> {
+    pub(crate) fn saved(&self) -> Result<Option<Saved>> {
         let (name, directory) = self.save_directory()?;
         let state = match State::read(&directory) {
             Ok(Some(state)) => state,
@@ -90,8 +88,7 @@ impl SandboxBuilder {
 
     /// The right to make the save that is to be written, once among all processes that want it at the same time; for at most
     /// `patience`. Its directory is there from then on.
-    #[doc(hidden)]
-    pub async fn lock_save(&self, patience: Duration) -> Result<Lock> {
+    pub(crate) async fn lock_save(&self, patience: Duration) -> Result<Lock> {
         let (_, directory) = self.save_directory()?;
         make_saves_dir(&directory)?;
         let name = format!("make-{}", crate::base::digest::short_key(&directory.to_string_lossy()));

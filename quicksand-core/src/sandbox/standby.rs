@@ -10,8 +10,7 @@ use crate::{
 
 impl SandboxBuilder {
     /// Starts by `standby`, where that is of the very state and machine that are asked for, and it is our turn.
-    #[doc(hidden)]
-    pub fn standby(mut self, standby: Standby) -> SandboxBuilder {
+    pub(crate) fn standby(mut self, standby: Standby) -> SandboxBuilder {
         self.ready = Ready::with(standby);
         self
     }
@@ -22,8 +21,7 @@ impl SandboxBuilder {
     /// # Errors
     ///
     /// All that can keep a machine from starting.
-    #[doc(hidden)]
-    pub async fn make_ready(&self) -> Result<Option<Standby>> {
+    pub(crate) async fn make_ready(&self) -> Result<Option<Standby>> {
         if self.network == NetworkMode::Full || !self.networks.is_empty() {
             return Ok(None);
         }

@@ -49,7 +49,6 @@ struct Record {
 }
 
 /// Whose machine is kept, and why.
-#[doc(hidden)]
 #[derive(Debug, Clone)]
 pub struct KeepNote<'a> {
     /// Path of the test: module and function.
@@ -173,8 +172,7 @@ impl Sandbox {
     /// # Errors
     ///
     /// [`Error::NotRunning`], and whatever keeps a machine from being written down.
-    #[doc(hidden)]
-    pub async fn keep(&self, note: KeepNote<'_>, most: usize) -> Result<KeptMachine> {
+    pub(crate) async fn keep(&self, note: KeepNote<'_>, most: usize) -> Result<KeptMachine> {
         let (host, network, accelerator) = self.kind_of_machine()?;
         let record = Record {
             version: VERSION,

@@ -438,8 +438,7 @@ impl Child {
 
     /// Waits for the filters that the program has started and whose input has ended, while it runs on itself: for a shell whose command
     /// is over. Returns whether there were any; what they wrote is then in its output, or on the way there.
-    #[doc(hidden)]
-    pub async fn await_filters(&self) -> Result<bool> {
+    pub(crate) async fn await_filters(&self) -> Result<bool> {
         let request = Request::AwaitFilters { operation: self.operation.id() };
         match self.vm.channel().request(&request, FILTERS_PATIENCE).await {
             Ok(done) => Ok(done == Done::Filtered),

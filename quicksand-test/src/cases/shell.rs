@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use quicksand_core::harness::ChildExt;
 use quicksand_core::{
     Child, ExitStatus, Sandbox,
     guest::{GuestReader, GuestWriter},

@@ -8,7 +8,11 @@ use std::{
     thread::available_parallelism,
 };
 
-use quicksand_core::{Error, Size, environment::Environment, kvm_fault, memory_for_machines};
+use quicksand_core::{
+    Error, Size,
+    environment::Environment,
+    harness::{kvm_fault, memory_for_machines},
+};
 use tokio::runtime::Builder;
 
 use crate::{

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use quicksand_core::{Activity, Progress};
+use quicksand_core::{Progress, harness::Activity};
 
 use super::screen::Line;
 use crate::current::{Listener, listener};

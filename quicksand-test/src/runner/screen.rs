@@ -12,7 +12,7 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use libtest_mimic::{Arguments, ColorSetting, FormatSetting};
-use quicksand_core::{Activity, Progress};
+use quicksand_core::{Progress, harness::Activity};
 
 use crate::{failure::print_past_capture, progress::is_long};
 

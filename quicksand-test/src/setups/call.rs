@@ -7,6 +7,7 @@ use std::{
     thread,
 };
 
+use quicksand_core::harness::{SandboxExt, blocking_on};
 use quicksand_core::{Sandbox, blocking};
 use tokio::{runtime::Handle, sync::oneshot};
 
@@ -71,7 +72,7 @@ async fn on_a_thread(
         if let Some(listener) = listener {
             current::listen(listener);
         }
-        let sandbox = blocking::Sandbox::on(runtime, shared);
+        let sandbox = blocking_on(runtime, shared);
         let result = catch_unwind(AssertUnwindSafe(|| setup(&sandbox)));
         drop(sandbox);
         // Nobody waits for what is too late.

@@ -2,7 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use quicksand_core::{DEFAULT_BOOT_TIMEOUT, Error, SandboxBuilder, Saved, environment::Environment, source_identity};
+use quicksand_core::{
+    DEFAULT_BOOT_TIMEOUT, Error, SandboxBuilder,
+    environment::Environment,
+    harness::{BuilderExt, Saved, source_identity},
+};
 
 use super::{
     recipe::{InputError, recipe},

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use quicksand_core::harness::SandboxExt;
 use quicksand_core::{Output, Sandbox};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
