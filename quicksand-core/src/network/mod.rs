@@ -1,8 +1,8 @@
 //! What a machine's cards lead to: the internet without this host, and networks among sandboxes.
 //!
-//! - [`passt`]: the internet, without this host, which [`filter`] sees to;
-//! - [`private`]: networks among sandboxes, with their [`switch`];
-//! - [`wire`]: Ethernet frames on their way to QEMU.
+//! - `passt`: the internet, without this host, which `filter` sees to;
+//! - `private`: networks among sandboxes, with their `switch`;
+//! - `wire`: Ethernet frames on their way to QEMU.
 
 pub(crate) mod filter;
 pub(crate) mod passt;

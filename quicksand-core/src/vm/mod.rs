@@ -1,8 +1,8 @@
 //! A running virtual machine: its QEMU, its control channel, its agent, its files.
 //!
-//! - [`boot`](Vm::boot) and [`restore`](Vm::restore) start one;
-//! - [`freeze`](Vm::freeze) writes down all of it while it runs;
-//! - [`discard`](Vm::discard) and [`go_down`](Vm::go_down) end it, whoever still uses it;
+//! - `boot` and `restore` start one;
+//! - `freeze` writes down all of it while it runs;
+//! - `discard` and `go_down` end it, whoever still uses it;
 //! - dropping it throws it away.
 
 pub(crate) mod ask;

@@ -63,8 +63,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// [`Error::NotRunning`]; [`Error::Guest`] where the guest does not answer; [`Error::HostileIndex`] where what it sends is no
-    /// list of files, or one of more than a million; [`Error::Packages`]; and what keeps a machine from being cloned.
+    /// [`Error::NotRunning`](crate::Error::NotRunning); [`Error::Guest`](crate::Error::Guest) where the guest does not answer; [`Error::HostileIndex`](crate::Error::HostileIndex) where what it sends is no
+    /// list of files, or one of more than a million; [`Error::Packages`](crate::Error::Packages); and what keeps a machine from being cloned.
     pub fn changes(&self) -> FindChanges<'_> {
         FindChanges::new(self)
     }

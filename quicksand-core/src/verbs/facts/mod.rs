@@ -116,8 +116,8 @@ impl Sandbox {
     }
 
     /// Several facts, all of one moment or nearly so, by one question to the guest: a tuple, an array or a vector of what
-    /// [`package`](crate::verbs::facts::package), [`service`](crate::verbs::facts::service), [`file`](crate::verbs::facts::file()),
-    /// [`user`](crate::verbs::facts::user), [`port`](crate::verbs::facts::port) and [`udp_port`](crate::verbs::facts::udp_port) make, at most 256 in all.
+    /// [`package`], [`service`], [`file`](crate::verbs::facts::file()),
+    /// [`user`], [`port`] and [`udp_port`] make, at most 256 in all.
     /// See [`facts`](crate::verbs::facts).
     ///
     /// # Errors
