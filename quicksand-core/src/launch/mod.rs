@@ -15,9 +15,10 @@ use crate::{
         Host,
         admission::{Demand, Slot, Turn, admit},
     },
-    qemu::machine::{Accelerator, Machine},
+    qemu::machine::Machine,
     vm::{Identity, Outside, Probe, Vm},
 };
+use accel::Choice;
 use kernel::Boots;
 use source::Source;
 use standby::Ready;
@@ -98,11 +99,14 @@ impl Order {
         Demand { memory: memory.unwrap_or(DEFAULT_MEMORY.bytes()), cpus: cpus.unwrap_or(1) }
     }
 
-    /// The machine itself.
-    pub(crate) fn machine(&self, source: &Source, accelerator: Accelerator) -> Machine {
+    /// The machine itself, by the accelerator that works here, and why nothing faster does.
+    pub(crate) async fn machine(&self, host: &Host, source: &Source) -> Result<(Machine, Option<String>)> {
+        let probe_files = source::probe_files(host, &source.image())?;
+        let Choice { accelerator, why_not_better } = accel::choose(host, self.accel, Probe::of(&probe_files)).await?;
         let Demand { memory, cpus } = self.demand(source);
         let display = self.display.unwrap_or(source.machine().is_some_and(|machine| machine.display));
-        Machine { memory, cpus, accelerator, display, extra_arguments: self.extra_arguments.clone() }
+        let extra_arguments = self.extra_arguments.clone();
+        Ok((Machine { memory, cpus, accelerator, display, extra_arguments }, why_not_better))
     }
 }
 
@@ -123,23 +127,20 @@ async fn carry_out(host: &Host, source: &Source, order: &Order) -> Result<Launch
         return Err(Error::DiskTooSmall { wanted: disk_size, least });
     }
     let demand = order.demand(source);
-    let (ready, slot, waited) = match order.ready.take(host, demand).await? {
+    let (ready, mut slot, waited) = match order.ready.take(host, demand).await? {
         Some((ready, slot)) => (Some(ready), slot, Duration::ZERO),
         None => {
             let (slot, waited) = admit(host, demand, order.turn, &order.reporter).await?;
             (None, slot, waited)
         }
     };
-    let probe_files = source::probe_files(host, &source.image())?;
-    let choice = accel::choose(host, order.accel, Probe::of(&probe_files)).await?;
-    let machine = order.machine(source, choice.accelerator);
+    let (machine, why_not_better) = order.machine(host, source).await?;
     let (vm, kind, reasons, was_ready) = order.bring_up(host, source, &machine, ready).await?;
     vm.grow_disk(disk_size.bytes()).await?;
     for reason in &reasons {
         tracing::warn!(source = order.outside.source, reason, "a slower start");
     }
-    let mut slot = slot;
     slot.runs_as(vm.process().pid());
     vm.describe(&order.outside.source);
-    Ok(Launched { vm, kind, reasons, waited, was_ready, why_not_better: choice.why_not_better, slot })
+    Ok(Launched { vm, kind, reasons, waited, was_ready, why_not_better, slot })
 }

@@ -1,6 +1,5 @@
 //! What a sandbox starts from: an image or a save, and the warm state that belongs to it.
 
-use crate::base::digest::short_key;
 use std::{path::PathBuf, time::Duration};
 
 use sha2::{Digest, Sha256};
@@ -9,6 +8,7 @@ use super::kernel::{Boots, Kernel};
 use crate::{
     base::{
         cache::{CacheError, Unfinished, discard, touch},
+        digest::short_key,
         progress::Reporter,
         random::hex,
     },

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
-    Order, accel,
+    Order,
     source::{self, Source},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         admission::{Demand, Slot},
     },
     qemu::machine::NetworkMode,
-    vm::{Aside, Loaded, Probe},
+    vm::{Aside, Loaded},
 };
 
 /// A machine that is ready for a start to come. Dropping it throws it away.
@@ -33,9 +33,7 @@ pub(crate) struct Ready(Option<Arc<Mutex<Option<Standby>>>>);
 
 /// Makes a machine ready for a later start, where that takes nothing from anybody: there is memory, an idle processor, and nobody waits.
 pub(crate) async fn make_ready(host: Host, source: &Source, order: &Order) -> Result<Option<Standby>> {
-    let probe_files = source::probe_files(&host, &source.image())?;
-    let choice = accel::choose(&host, order.accel, Probe::of(&probe_files)).await?;
-    let machine = order.machine(source, choice.accelerator);
+    let (machine, _) = order.machine(&host, source).await?;
     let state = match source {
         Source::Save(state) if state.is_for(&machine, host.version) => (**state).clone(),
         _ => match source::known_warm_state(&host, source, &machine, order.boots.kernel) {

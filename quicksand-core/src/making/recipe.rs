@@ -10,27 +10,6 @@
 //!
 //! It is built in a machine, once for each content: the image is keyed by the one that it is from, by the files and by the commands.
 
-use crate::{
-    base::size::Size,
-    guest::exit_status::ExitStatus,
-    host::Host,
-    image::metadata::add_defaults,
-    launch::{Launched, Order, kernel::Boots, launch, source::Source},
-    vm::{DiskAlone, Outside, Rest, Vm, ask},
-};
-use crate::{
-    base::{blocking::blocking, cache::Cache, digest::short_key, progress::Reporter, tree},
-    error::Error,
-    image::{
-        Image, RecipeError, check_name,
-        error::ImageError,
-        metadata::{Boot, StoredFile},
-        project::Project,
-        recipe::Recipe,
-    },
-    qemu::machine::NetworkMode,
-};
-use quicksand_protocol::message::Exec;
 use std::{
     collections::BTreeMap,
     fs,
@@ -41,9 +20,25 @@ use std::{
     time::Duration,
 };
 
+use quicksand_protocol::message::Exec;
 use serde_json::json;
 
 use super::{Parts, import::origin, making, tool::Tool};
+use crate::{
+    base::{blocking::blocking, cache::Cache, digest::short_key, progress::Reporter, size::Size, tree},
+    error::Error,
+    host::Host,
+    image::{
+        Image, RecipeError, check_name,
+        error::ImageError,
+        metadata::{Boot, StoredFile, add_defaults},
+        project::Project,
+        recipe::Recipe,
+    },
+    launch::{Launched, Order, kernel::Boots, launch, source::Source},
+    qemu::machine::NetworkMode,
+    vm::{DiskAlone, Outside, Rest, Vm, ask},
+};
 
 /// How long one command may take.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -110,15 +105,6 @@ fn check_chain(name: &str, recipes: &Recipes) -> Result<(), RecipeError> {
     Ok(())
 }
 
-/// Why nothing was built.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Machine(#[from] Error),
-    #[error(transparent)]
-    Command(RecipeError),
-}
-
 impl Found {
     /// The image, built where the cache does not have it.
     // Boxed, since a recipe may start from another.
@@ -177,11 +163,7 @@ impl Found {
         directory: &Path,
         reporter: &Reporter,
     ) -> Result<Parts, ImageError> {
-        let (disk, disk_size, built) =
-            self.run(cache, base, directory, reporter).await.map_err(|error| match error {
-                Failure::Machine(error) => ImageError::from(self.failed(error)),
-                Failure::Command(error) => error.into(),
-            })?;
+        let (disk, disk_size, built) = self.run(cache, base, directory, reporter).await?;
         flatten(&disk, directory).await?;
         drop(built);
         let work = directory.join(WORK);
@@ -203,16 +185,17 @@ impl Found {
         base: &Image,
         directory: &Path,
         reporter: &Reporter,
-    ) -> Result<(Vec<PathBuf>, u64, Launched), Failure> {
-        let host = Host::with(cache)?;
+    ) -> Result<(Vec<PathBuf>, u64, Launched), RecipeError> {
+        let failed = |error| self.failed(error);
+        let host = Host::with(cache).map_err(failed)?;
         let outside = Outside { source: base.name().to_owned(), network: NetworkMode::Full, ..Outside::default() };
         let order = Order { outside, ..Order::plain(base.name(), Boots::default(), reporter) };
-        let launched = launch(&host, &Source::Image(base.clone()), &order).await?;
+        let launched = launch(&host, &Source::Image(base.clone()), &order).await.map_err(failed)?;
         let vm = &launched.vm;
         let steps = (self.recipe.copy.len() + self.recipe.run.len()) as u64;
         for (number, (from, to)) in self.recipe.copy.iter().enumerate() {
             reporter.report("build image", number as u64, steps);
-            vm.upload(&self.directory.join(from), Path::new(to), Reporter::silent()).await?;
+            vm.upload(&self.directory.join(from), Path::new(to), Reporter::silent()).await.map_err(failed)?;
         }
         for (number, line) in self.recipe.run.iter().enumerate() {
             reporter.report("build image", (self.recipe.copy.len() + number) as u64, steps);
@@ -220,34 +203,28 @@ impl Found {
         }
         reporter.report("build image", steps, steps);
         let work = directory.join(WORK);
-        fs::create_dir(&work).map_err(Error::io("create", &work))?;
-        let frozen = vm.freeze(&host, &work, DiskAlone::Whole, Rest::Short).await?;
-        vm.process().kill().await.map_err(Error::io("end the machine of", &work))?;
+        fs::create_dir(&work).map_err(Error::io("create", &work)).map_err(failed)?;
+        let frozen = vm.freeze(&host, &work, DiskAlone::Whole, Rest::Short).await.map_err(failed)?;
+        vm.process().kill().await.map_err(Error::io("end the machine of", &work)).map_err(failed)?;
         let disk = [base.disk()].into_iter().chain(frozen.layers).collect();
         Ok((disk, frozen.disk_size, launched))
     }
 
-    async fn run_line(&self, vm: &Vm, base: &Image, line: &str) -> Result<(), Failure> {
+    async fn run_line(&self, vm: &Vm, base: &Image, line: &str) -> Result<(), RecipeError> {
         let bytes = |text: &String| text.clone().into_bytes();
         let argv = ["/bin/sh", "-c", line].map(|word| word.as_bytes().to_vec()).to_vec();
         let env = self.recipe.env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect();
         let mut exec = Exec { argv, env, ..Exec::default() };
         add_defaults(&mut exec, base.defaults());
-        let ran = ask::run(vm, exec, PATIENCE, LONGEST_OUTPUT).await?;
-        let exit_code = match ran.status {
-            ExitStatus::Code(0) => return Ok(()),
-            ExitStatus::Code(code) => code,
-            ExitStatus::Signal(signal) => 128 + signal,
-        };
+        let ran = ask::run(vm, exec, PATIENCE, LONGEST_OUTPUT).await.map_err(|error| self.failed(error))?;
+        if ran.status.success() {
+            return Ok(());
+        }
         let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
         let lines: Vec<_> = stdout.lines().chain(stderr.lines()).collect();
         let said = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
-        Err(Failure::Command(RecipeError::Command {
-            name: self.name.clone(),
-            command: line.to_owned(),
-            exit_code,
-            said,
-        }))
+        let (name, command, exit_code) = (self.name.clone(), line.to_owned(), ran.status.exit_code());
+        Err(RecipeError::Command { name, command, exit_code, said })
     }
 
     fn failed(&self, source: Error) -> RecipeError {

@@ -6,7 +6,6 @@ use crate::error::Result;
 /// Gives the machine by which `running` runs now all that its sandbox has outside of it.
 pub(super) async fn attach(running: &Running) -> Result<()> {
     let vm = running.vm();
-    vm.describe(&running.outside.source);
     Links::attach(running).await?;
     #[cfg(feature = "mounts")]
     running.put_mounts_on_anew().await?;

@@ -100,10 +100,9 @@ impl Running {
         host: Host,
         why_not_better: Option<String>,
         report: StartReport,
-        mut slot: Slot,
+        slot: Slot,
         links: Links,
     ) -> Running {
-        slot.runs_as(vm.process().pid());
         let begun = vm.origin().cloned();
         let first_warnings = Arc::clone(vm.warnings());
         Running {
@@ -156,7 +155,9 @@ impl Running {
     }
 
     /// Another like it, by another machine.
-    pub(super) async fn twin(&self, vm: Vm, outside: Outside, report: StartReport, slot: Slot) -> Running {
+    pub(super) async fn twin(&self, vm: Vm, outside: Outside, report: StartReport, mut slot: Slot) -> Running {
+        slot.runs_as(vm.process().pid());
+        vm.describe(&outside.source);
         let links = self.links.twin(&outside).await;
         // There is only one socket of a path.
         let viewers = self.viewers.clone().filter(|vnc| matches!(vnc, Vnc::Tcp));
@@ -329,6 +330,7 @@ impl Running {
 
     fn replace(&self, vm: Vm) {
         lock(&self.slot).runs_as(vm.process().pid());
+        vm.describe(&self.outside.source);
         let old = std::mem::replace(&mut *lock(&self.vm), Arc::new(vm));
         let mut earlier = lock(&self.earlier_console);
         let all = format!("{earlier}\n{}", old.console_tail(EARLIER_LINES));

@@ -1,22 +1,18 @@
 //! Programs in the guest, in the manner of [`std::process::Command`].
 
-use crate::guest::exit_status::ExitStatus;
-use crate::image::metadata::add_defaults;
 use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, sync::Arc, time::Duration};
 
-use quicksand_protocol::message::{Done, Exec, Exit, Request, Window};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use quicksand_protocol::message::{Done, Exec, Request, Window};
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::users;
 use crate::{
     base::size::Size,
     error::{Error, Result},
-    guest::{GuestReader, GuestWriter, Operation, command_log::LogEntry},
+    guest::{GuestReader, GuestWriter, Operation, command_log::LogEntry, exit_status::ExitStatus},
+    image::metadata::add_defaults,
     sandbox::Sandbox,
-    vm::Vm,
+    vm::{Vm, ask},
 };
 
 /// How long a command may take unless it is told otherwise.
@@ -66,10 +62,7 @@ pub struct Output {
 
 impl Output {
     fn new(command: String, image: String, stdout: Vec<u8>, stderr: Vec<u8>, status: ExitStatus) -> Output {
-        let exit_code = match status {
-            ExitStatus::Code(code) => code,
-            ExitStatus::Signal(signal) => 128 + signal,
-        };
+        let exit_code = status.exit_code();
         match (String::from_utf8(stdout), String::from_utf8(stderr)) {
             (Ok(stdout), Ok(stderr)) => Output { stdout, stderr, exit_code, status, command, image, raw: None },
             (stdout, stderr) => {
@@ -284,13 +277,13 @@ impl<'a> Command<'a> {
     /// user or directory; [`Error::BadOption`] where it can't have such a user; [`Error::Ended`] where the machine ended meanwhile. A
     /// code other than 0 is no error.
     pub async fn output(self) -> Result<Output> {
-        let (after, limit, command) = (self.timeout, self.output_limit, self.display());
+        let (after, limit, command) = (self.timeout, self.output_limit, ask::command_line(&self.exec.argv));
         let mut child = self.spawn().await?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let entry = child.entry.clone();
         let work = async {
-            let (out, err) = tokio::join!(collect(out, &mut stdout, limit), collect(err, &mut stderr, limit));
+            let (out, err) = tokio::join!(ask::collect(out, &mut stdout, limit), ask::collect(err, &mut stderr, limit));
             // Before its end, with which it is written down.
             entry.printed(&stdout, &stderr);
             if !(out && err) {
@@ -329,7 +322,7 @@ impl<'a> Command<'a> {
         self.exec.user.as_deref().map_or(Ok(()), users::check)?;
         let vm = self.sandbox.vm().await?;
         vm.life().mark_used();
-        let command = self.display();
+        let command = ask::command_line(&self.exec.argv);
         let entry = self.sandbox.enter_command(&command)?;
         let mut exec = self.exec;
         if let Some(state) = vm.origin() {
@@ -350,25 +343,6 @@ impl<'a> Command<'a> {
         let (stdout, stderr) = (operation.stdout.take(), operation.stderr.take());
         Ok(Child { operation, vm, command, entry, status: None, stdin, stdout, stderr })
     }
-
-    fn display(&self) -> String {
-        if let [shell, flag, line] = self.exec.argv.as_slice()
-            && shell == b"/bin/sh"
-            && flag == b"-c"
-        {
-            return String::from_utf8_lossy(line).into_owned();
-        }
-        let words: Vec<_> = self.exec.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
-        words.join(" ")
-    }
-}
-
-/// Reads a stream to its end. Returns whether it stayed within the limit.
-async fn collect(stream: Option<GuestReader>, into: &mut Vec<u8>, limit: Size) -> bool {
-    let Some(mut stream) = stream else { return true };
-    // One byte more than allowed, so that what is longer can be told.
-    let read = (&mut stream).take(limit.bytes().saturating_add(1)).read_to_end(into).await;
-    read.is_ok() && (into.len() as u64) <= limit.bytes()
 }
 
 /// A running program. Dropping it [kills](Child::kill) it.
@@ -410,11 +384,7 @@ impl Child {
                 return Err(error);
             }
         };
-        let status = match done {
-            Done::Exited(Exit::Code(code)) => ExitStatus::Code(code),
-            Done::Exited(Exit::Signal(signal)) => ExitStatus::Signal(signal),
-            Done::Nothing | Done::Filtered | Done::ButFor(_) | Done::NotYet { .. } => ExitStatus::Code(0),
-        };
+        let status = ExitStatus::of(&done);
         self.status = Some(status);
         self.entry.ended(status);
         Ok(status)

@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use nix::libc;
-use quicksand_protocol::message::{Done, Exec, Exit, Request};
+use quicksand_protocol::message::{Done, Exec, Request};
 use tokio::{io::AsyncReadExt, time::timeout};
 
 use super::Vm;
@@ -28,25 +28,44 @@ pub(crate) struct Ran {
 
 /// Runs a program to its end and takes what it prints, up to that much of each stream.
 pub(crate) async fn run(vm: &Vm, exec: Exec, patience: Duration, limit: Size) -> Result<Ran> {
-    let words: Vec<_> = exec.argv.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    let command = words.join(" ");
+    let command = command_line(&exec.argv);
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let work = async {
         let mut operation = vm.channel().start(&Request::Exec(exec))?;
         let (out, err) = (operation.stdout.take(), operation.stderr.take());
-        let what = format!("the output of {command}");
-        let (stdout, stderr) = tokio::join!(take(out, &what, limit), take(err, &what, limit));
-        let (stdout, stderr) = (stdout?, stderr?);
-        let status = match reply(vm, operation).await? {
-            Done::Exited(Exit::Signal(signal)) => ExitStatus::Signal(signal),
-            Done::Exited(Exit::Code(code)) => ExitStatus::Code(code),
-            _ => ExitStatus::Code(0),
-        };
-        Ok(Ran { status, stdout, stderr })
+        let (out, err) = tokio::join!(collect(out, &mut stdout, limit), collect(err, &mut stderr, limit));
+        if !(out && err) {
+            return Err(Error::TooLong { what: format!("the output of {command}"), limit });
+        }
+        reply(vm, operation).await
     };
-    timeout(patience, work).await.unwrap_or_else(|_| {
-        let (stdout, stderr) = (String::new(), String::new());
-        Err(Error::CommandTimeout { command: command.clone(), after: patience, stdout, stderr })
-    })
+    match timeout(patience, work).await {
+        Ok(done) => Ok(Ran { status: ExitStatus::of(&done?), stdout, stderr }),
+        Err(_) => {
+            let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+            Err(Error::CommandTimeout { command, after: patience, stdout: text(stdout), stderr: text(stderr) })
+        }
+    }
+}
+
+/// A command as a person writes it: a line of shell as it was given, else the words joined by spaces.
+pub(crate) fn command_line(argv: &[Vec<u8>]) -> String {
+    if let [shell, flag, line] = argv
+        && shell == b"/bin/sh"
+        && flag == b"-c"
+    {
+        return String::from_utf8_lossy(line).into_owned();
+    }
+    let words: Vec<_> = argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
+    words.join(" ")
+}
+
+/// Reads a stream to its end. Returns whether it stayed within the limit.
+pub(crate) async fn collect(stream: Option<GuestReader>, into: &mut Vec<u8>, limit: Size) -> bool {
+    let Some(mut stream) = stream else { return true };
+    // One byte more than allowed, so that what is longer can be told.
+    let read = (&mut stream).take(limit.bytes().saturating_add(1)).read_to_end(into).await;
+    read.is_ok() && (into.len() as u64) <= limit.bytes()
 }
 
 /// The text of a small file. `None` where the guest can't read it.
@@ -72,17 +91,10 @@ pub(crate) async fn read(vm: &Vm, path: &[u8], limit: Size) -> Result<Option<Vec
     .await
 }
 
-/// Reads the operation's output to its end.
+/// Reads the operation's output to its end. A stream that breaks ends here; the reply says why.
 pub(crate) async fn take_stdout(operation: &mut Operation, what: &str, limit: Size) -> Result<Vec<u8>> {
-    take(operation.stdout.take(), what, limit).await
-}
-
-async fn take(stream: Option<GuestReader>, what: &str, limit: Size) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    if let Some(stream) = stream {
-        // A stream that breaks ends here; the reply says why. One byte more, so that what is longer can be told.
-        let _ = stream.take(limit.bytes() + 1).read_to_end(&mut bytes).await;
-    }
+    collect(operation.stdout.take(), &mut bytes, limit).await;
     if bytes.len() as u64 > limit.bytes() {
         return Err(Error::TooLong { what: what.to_owned(), limit });
     }
