@@ -1,10 +1,6 @@
 //! Files of the host that a user names. Only a file is of use where one is asked for: a pipe would be waited for without end, and a
 //! device may have none.
 
-use nix::{
-    errno::Errno,
-    unistd::{Whence, lseek},
-};
 use std::{
     fs::{self, File, FileType},
     io::{self, Error, ErrorKind, Read, Result, Seek, SeekFrom},
@@ -12,7 +8,11 @@ use std::{
     path::Path,
 };
 
-use nix::libc;
+use nix::{
+    errno::Errno,
+    libc,
+    unistd::{Whence, lseek},
+};
 
 /// Opens a file to be read. Anything else is refused at once, in words.
 pub(crate) fn open(path: &Path) -> Result<File> {

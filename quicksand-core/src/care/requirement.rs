@@ -1,16 +1,13 @@
 //! What this host has, for tests that can't do without it.
 
-use crate::sandbox::resolve::resolve;
 use std::path::Path;
 
 use crate::{
     base::{accel::Accel, environment::Environment, progress::Reporter, size::Size},
     error::Result,
     host::{Host, admission},
-    launch::{
-        accel,
-        source::{self},
-    },
+    launch::{accel, source},
+    sandbox::resolve::resolve,
     vm::Probe,
 };
 

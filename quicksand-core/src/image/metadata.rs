@@ -1,8 +1,8 @@
 //! `image.json`: what an image's directory holds. It is written last; without it there is no image.
 
-use quicksand_protocol::message::Exec;
 use std::path::{Component, Path, PathBuf};
 
+use quicksand_protocol::message::Exec;
 use serde::{Deserialize, Serialize};
 
 use crate::base::versioned::{self, Unread};

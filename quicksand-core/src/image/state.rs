@@ -17,7 +17,6 @@
 //! Nothing in it is ever written again. Image and layers are shared with other states by hard links where the file
 //! system can, so that a state costs what it changed and yet needs nothing outside its directory.
 
-use crate::qemu::Version;
 use std::{
     fs::{self, File},
     io,
@@ -40,7 +39,7 @@ use crate::{
         versioned::{self, Unread},
     },
     image::Image,
-    qemu::machine::Machine,
+    qemu::{Version, machine::Machine},
 };
 
 /// The manifest's version. Raised with every change that an older reader would misread.

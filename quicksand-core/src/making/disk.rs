@@ -1,6 +1,5 @@
 //! Makes a disk of a root file system's tar archive, and keeps owners and modes without being root on the host.
 
-use crate::image::DISK_FILE;
 use std::{
     fs::{self, File},
     path::Path,
@@ -12,7 +11,10 @@ use super::{
     rootfs::Owners,
     tool::{Tool, require, unique},
 };
-use crate::{base::progress::Reporter, image::error::ImageError};
+use crate::{
+    base::progress::Reporter,
+    image::{DISK_FILE, error::ImageError},
+};
 
 /// The disk before it is a qcow2, in the image's directory.
 const RAW: &str = "disk.raw";

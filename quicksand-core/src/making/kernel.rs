@@ -4,18 +4,6 @@
 //! and kept in the cache. Their directories have hard links to its files, so that each image is whole and the bundle is there once.
 //! Root file systems that become a disk here get all of its modules, too, where programs look for them.
 
-use crate::{
-    base::{
-        blocking::blocking,
-        cache::{Cache, Unfinished, hold},
-        compression::unpacked,
-        progress::Reporter,
-    },
-    image::{
-        error::ImageError,
-        metadata::{Boot, StoredFile},
-    },
-};
 use std::{
     fs::{self, File},
     io::{self, Read},
@@ -28,6 +16,18 @@ use quicksand_protocol::modules::{name_of, needed_with};
 use serde::{Deserialize, Serialize};
 
 use super::helper::Helper;
+use crate::{
+    base::{
+        blocking::blocking,
+        cache::{Cache, Unfinished, hold},
+        compression::unpacked,
+        progress::Reporter,
+    },
+    image::{
+        error::ImageError,
+        metadata::{Boot, StoredFile},
+    },
+};
 
 /// The most that a kernel or a module has, unpacked, in bytes.
 pub(crate) const LARGEST_FILE: u64 = 1 << 30;

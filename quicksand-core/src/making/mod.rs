@@ -18,13 +18,6 @@ mod recipe;
 mod rootfs;
 mod tool;
 
-use crate::base::blocking::blocking;
-use crate::image::Image;
-use crate::image::check_name;
-use crate::image::{
-    ImageError,
-    metadata::{Defaults, Origin},
-};
 use std::{
     fs::{self, File},
     io::{self, Read},
@@ -33,6 +26,14 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
+
+use crate::{
+    base::blocking::blocking,
+    image::{
+        Image, ImageError, check_name,
+        metadata::{Defaults, Origin},
+    },
+};
 
 pub use collection::{ImageInfo, import_as, list, remove, show};
 pub use known::{Update, update};

@@ -4,7 +4,6 @@
 //! QEMU process, which the kernel tells apart in `/proc/PID/pagemap` (see `Documentation/admin-guide/mm/pagemap.rst`) and shows
 //! in `/proc/PID/mem` to the process's parent and owner. So freezing costs what was changed, not what there is.
 
-use crate::base::plain_file::next_extent;
 use std::{
     fs::{self, File},
     io,
@@ -13,6 +12,8 @@ use std::{
 };
 
 use nix::unistd::{SysconfVar, sysconf};
+
+use crate::base::plain_file::next_extent;
 
 /// Largest piece that is copied at once, in bytes.
 const PIECE: usize = 1 << 20;

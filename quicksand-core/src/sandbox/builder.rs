@@ -1,6 +1,5 @@
 //! [`SandboxBuilder`]: the options of a sandbox.
 
-use crate::launch::standby::Ready;
 use std::{path::PathBuf, sync::Mutex, time::Duration};
 
 use super::{
@@ -17,7 +16,10 @@ use crate::{
     },
     error::{Error, Result},
     host::admission::Turn,
-    launch::kernel::{Boots, Kernel},
+    launch::{
+        kernel::{Boots, Kernel},
+        standby::Ready,
+    },
     network::private::Network,
     qemu::machine::{LEAST_MEMORY, MOST_CPUS, NetworkMode},
     vm::Identity,

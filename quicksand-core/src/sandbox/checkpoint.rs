@@ -1,6 +1,5 @@
 //! Checkpoints: moments of a running sandbox, to go back to.
 
-use crate::host::admission::admit;
 use std::{
     sync::{Arc, Mutex},
     time::Instant,
@@ -13,7 +12,7 @@ use super::{
 use crate::{
     base::progress::Reporter,
     error::{Error, Result},
-    host::admission::{Demand, Turn},
+    host::admission::{Demand, Turn, admit},
     qemu::machine::Machine,
     vm::{Identity, Vm},
 };

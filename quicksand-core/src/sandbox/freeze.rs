@@ -1,10 +1,10 @@
 //! The one way in which a running sandbox is written down: by a save, a checkpoint, a fork.
 
-use crate::base::blocking::blocking;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use super::running::{Change, Running};
 use crate::{
+    base::blocking::blocking,
     error::{Error, Result},
     image::state::{self, Across, Description, State},
     vm::{DiskAlone, Rest, run_dir::RunDir},

@@ -34,12 +34,11 @@ use crate::{
     error::{Error, Result},
     guest::command_log::LogEntry,
     host::admission::Turn,
-    launch::kernel::Kernel,
+    launch::{kernel::Kernel, standby::Ready},
     qemu::machine::{Accelerator, NetworkMode},
     vm::{Identity, Vm},
 };
 
-use crate::launch::standby::Ready;
 pub use crate::launch::{DEFAULT_MEMORY, StartKind, kernel::DEFAULT_BOOT_TIMEOUT, standby::Standby};
 pub(crate) use builder::DEFAULT_SAVES_DIR;
 pub use builder::SandboxBuilder;

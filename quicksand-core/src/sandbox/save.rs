@@ -1,7 +1,5 @@
 //! Saves: a running sandbox written down, and those that the harness makes once.
 
-use crate::base::blocking::blocking;
-use crate::base::names;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -10,7 +8,11 @@ use std::{
 
 use super::{Sandbox, SandboxBuilder, freeze::Use, running::to_the_end};
 use crate::{
-    base::cache::{CacheError, Lock, Unfinished},
+    base::{
+        blocking::blocking,
+        cache::{CacheError, Lock, Unfinished},
+        names,
+    },
     error::{Error, Result},
     host::Host,
     image::state::State,

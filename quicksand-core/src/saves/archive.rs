@@ -7,13 +7,13 @@
 //! layers/0.qcow2 …
 //! ```
 
-use crate::error::archive::{ArchiveError, VERSION};
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     base::versioned::{self, Unread},
+    error::archive::{ArchiveError, VERSION},
     image::Image,
 };
 

@@ -9,12 +9,13 @@ mod export;
 pub(crate) mod import;
 mod share;
 
-use crate::base::blocking::blocking;
 use std::{
     fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
+
+use crate::base::blocking::blocking;
 
 pub use crate::error::archive::ArchiveError;
 

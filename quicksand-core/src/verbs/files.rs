@@ -3,8 +3,6 @@
 //! Directories travel as a tar. The guest's is not trusted: what it names is kept below the target, and no link that it sends
 //! or that was there before is followed.
 
-use crate::base::blocking::blocking;
-use crate::vm::transfer::{BlockingReader, BlockingWriter, Counted, finish, step};
 use std::{
     cell::Cell,
     fs::{self, Permissions},
@@ -18,10 +16,11 @@ use quicksand_protocol::message::Request;
 use tokio::{io::AsyncWriteExt, runtime::Handle};
 
 use crate::{
-    base::size::Size,
+    base::{blocking::blocking, size::Size},
     error::{Error, Result},
     guest::ChannelError,
     sandbox::Sandbox,
+    vm::transfer::{BlockingReader, BlockingWriter, Counted, finish, step},
 };
 
 /// Largest file that [`Sandbox::read_file`] takes into memory.

@@ -3,7 +3,6 @@
 //! Not a file: a guest that prints for ever would fill the host's disk. Read by a thread of its own, so that the guest does not
 //! wait for a test that is busy with something else.
 
-use crate::base::printed::printable;
 use std::{
     collections::VecDeque,
     io::Read,
@@ -17,6 +16,8 @@ use std::{
 };
 
 use tokio::{sync::Notify, time::sleep};
+
+use crate::base::printed::printable;
 
 /// How much is kept, in bytes.
 const KEPT: usize = 256 * 1024;

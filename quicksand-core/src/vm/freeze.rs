@@ -1,6 +1,5 @@
 //! Writing down a running machine: memory, devices, disk. See docs/design.md for how and why.
 
-use crate::base::blocking::blocking;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -13,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Vm, files::empty_overlay, video};
 use crate::{
+    base::blocking::blocking,
     error::Error,
     guest::ChannelError,
     host::Host,

@@ -5,17 +5,6 @@
 //! other one, this QEMU ends, and the next one boots that. A kernel that does not come up costs its time and is told; the machine is
 //! then booted by the image's.
 
-use crate::{
-    base::{blocking::blocking, compression::unpacked, printed::printable},
-    error::{
-        Error,
-        start::{Stage, StartCause},
-    },
-    guest::{Channel, FirstWords, OfferedFiles, Opening, first_words},
-    host::Host,
-    image::initramfs::archive as initramfs_archive,
-    qemu::machine::{Begin, Machine},
-};
 use std::{
     fs,
     io::Read,
@@ -37,6 +26,17 @@ use super::{
     run_dir::RunDir,
     warnings::Warnings,
     way_out::WayOut,
+};
+use crate::{
+    base::{blocking::blocking, compression::unpacked, printed::printable},
+    error::{
+        Error,
+        start::{Stage, StartCause},
+    },
+    guest::{Channel, FirstWords, OfferedFiles, Opening, first_words},
+    host::Host,
+    image::initramfs::archive as initramfs_archive,
+    qemu::machine::{Begin, Machine},
 };
 
 /// What our init reads on the command line where it is to look which kernel the guest would boot; see `quicksand-agent/guest/init.rs`.

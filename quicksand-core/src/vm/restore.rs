@@ -1,8 +1,7 @@
 //! Restoring a machine from a frozen state: QEMU loads it, the guest wakes.
 
 use std::{
-    fs::{self},
-    io,
+    fs, io,
     os::{fd::AsFd, unix::net::UnixStream as StdUnixStream},
     path::Path,
     sync::Arc,

@@ -1,6 +1,5 @@
 //! Files on their way between host and guest, as streams of the agent's.
 
-use nix::libc;
 use std::{
     future::Future,
     io::{self, Read, Write},
@@ -9,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use nix::libc;
 use quicksand_protocol::message::Request;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -20,7 +20,6 @@ mod capacity;
 mod control_group;
 mod token;
 
-use crate::base::size::Size;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -36,6 +35,7 @@ use crate::{
     base::{
         cache::{CacheError, Lock},
         progress::Reporter,
+        size::Size,
     },
     error::Error,
     qemu::memory::page_size,

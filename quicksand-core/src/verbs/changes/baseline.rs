@@ -6,7 +6,6 @@
 //! the index, as the guest sent it
 //! ```
 
-use crate::host::admission::admit;
 use std::{
     fs,
     io::{self, BufRead, BufReader},
@@ -23,7 +22,7 @@ use crate::{
     error::{Error, Result},
     host::{
         Host,
-        admission::{Demand, Slot, Turn},
+        admission::{Demand, Slot, Turn, admit},
     },
     image::state::State,
     vm::{Identity, Outside, Vm},

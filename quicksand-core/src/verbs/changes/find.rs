@@ -1,7 +1,5 @@
 //! Finding out what has changed.
 
-use crate::sandbox::subject::Subject;
-use crate::vm::ask;
 use std::{
     collections::HashMap,
     ffi::OsStr,
@@ -25,7 +23,12 @@ use super::{
     units,
 };
 use crate::{
-    base::size::Size, error::Result, network::passt::DNS, qemu::machine::NetworkMode, sandbox::Sandbox, vm::Vm,
+    base::size::Size,
+    error::Result,
+    network::passt::DNS,
+    qemu::machine::NetworkMode,
+    sandbox::{Sandbox, subject::Subject},
+    vm::{Vm, ask},
 };
 
 /// A question for what has changed. It is asked when it is awaited:

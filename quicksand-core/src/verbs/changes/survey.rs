@@ -2,12 +2,12 @@
 //!
 //! Whatever the guest sends is bounded: in its size, and in the time that it may take.
 
-use crate::base::blocking::blocking;
-use crate::vm::ask::{PATIENCE, read, reply, take_stdout, text, within};
 use std::time::Duration;
 
-use quicksand_protocol::index::Attributes;
-use quicksand_protocol::message::{Done, Exec, Exit, Request};
+use quicksand_protocol::{
+    index::Attributes,
+    message::{Done, Exec, Exit, Request},
+};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
@@ -16,9 +16,12 @@ use super::{
     packages::{Database, Package, RPM_ARGUMENTS},
 };
 use crate::{
-    base::size::Size,
+    base::{blocking::blocking, size::Size},
     error::{Error, Result},
-    vm::Vm,
+    vm::{
+        Vm,
+        ask::{PATIENCE, read, reply, take_stdout, text, within},
+    },
 };
 
 /// How long a guest may take for an index. A million files of a disk of which nothing has been read take a minute and a half.

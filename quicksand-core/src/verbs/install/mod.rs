@@ -7,7 +7,6 @@ mod check;
 mod elf;
 mod loader_cache;
 
-use crate::base::blocking::blocking;
 use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -17,7 +16,7 @@ use std::{
 use tar::{EntryType, Header};
 
 use crate::{
-    base::plain_file,
+    base::{blocking::blocking, plain_file},
     error::{Error, Result},
     sandbox::Sandbox,
 };
