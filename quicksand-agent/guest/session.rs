@@ -108,17 +108,18 @@ pub(crate) fn end(program: Program) {
     let mut unseen = 0;
     for look in 1.. {
         // Before anything is killed: whose parent is gone can't be told from a daemon.
-        let mut members = family.members(&Process::all());
+        let mut members = family.found(&Process::all());
         // It ends later: the hang-up would come before the kill.
         members.retain(|member| Some(member.pid) != program.keeper().map(Pid::as_raw));
         // Whole groups: the kernel lets none of a group fork while it kills them, so one that starts another and ends at once does
-        // not get away. The program's own in any case, should there be no /proc to look at.
+        // not get away. The dead have groups, too, until they are reaped: of a chain that grows faster than a look takes, they are all
+        // that is seen. The program's own in any case, should there be no /proc to look at.
         let groups: HashSet<i32> = members.iter().map(|member| member.group).chain([program.pid.as_raw()]).collect();
         for group in groups.into_iter().filter(|group| *group > 1) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
         // One look may miss a process that began while it was taken.
-        unseen = if members.is_empty() { unseen + 1 } else { 0 };
+        unseen = if members.iter().any(Process::lives) { 0 } else { unseen + 1 };
         if unseen == ENOUGH_LOOKS || look >= LEAST_LOOKS && Instant::now() >= deadline {
             return;
         }
@@ -137,9 +138,14 @@ impl Family {
         Family { sessions: HashSet::from([leader.as_raw()]) }
     }
 
-    /// Its living processes, among all that there are. What is found below one of them belongs to it from now on, also where that one
-    /// ends.
+    /// Its living processes, among all that there are.
     pub(crate) fn members(&mut self, all: &[Process]) -> Vec<Process> {
+        self.found(all).into_iter().filter(Process::lives).collect()
+    }
+
+    /// The same with those that have ended and are not reaped yet. What is found below one of them belongs to it from now on, also where
+    /// that one ends.
+    fn found(&mut self, all: &[Process]) -> Vec<Process> {
         let mut found: HashSet<i32> = HashSet::new();
         loop {
             let before = found.len();
@@ -153,7 +159,7 @@ impl Family {
                 break;
             }
         }
-        all.iter().filter(|process| process.lives() && found.contains(&process.pid)).copied().collect()
+        all.iter().filter(|process| found.contains(&process.pid)).copied().collect()
     }
 }
 
@@ -187,5 +193,10 @@ mod tests {
         // The monitor was killed, and what it had just started was not.
         assert_eq!(numbers(&family.members(&[process(1, 0, 1), process(107, 1, 104)])), [107]);
         assert_eq!(numbers(&Family::of(Pid::from_raw(7)).members(&all)), []);
+        // One that has ended tells the group of the one that it started.
+        let mut dead = process(108, 1, 100);
+        dead.state = b'Z';
+        assert_eq!(numbers(&family.members(&[dead])), []);
+        assert_eq!(numbers(&family.found(&[dead])), [108]);
     }
 }
